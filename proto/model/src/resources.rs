@@ -68,7 +68,11 @@ impl FromStr for CpuMillis {
 
 impl fmt::Display for CpuMillis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0 % 1000 == 0 { f.pad(&(self.0 / 1000).to_string()) } else { f.pad(&format!("{}m", self.0)) }
+        if self.0.is_multiple_of(1000) {
+            f.pad(&(self.0 / 1000).to_string())
+        } else {
+            f.pad(&format!("{}m", self.0))
+        }
     }
 }
 
@@ -100,7 +104,7 @@ impl FromStr for MemoryBytes {
 
 impl fmt::Display for MemoryBytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let exact = UNITS[..4].iter().rev().find(|(_, unit)| self.0 > 0 && self.0 % unit == 0);
+        let exact = UNITS[..4].iter().rev().find(|(_, unit)| self.0 > 0 && self.0.is_multiple_of(*unit));
         match exact {
             Some((suffix, unit)) => f.pad(&format!("{}{suffix}", self.0 / unit)),
             None => f.pad(&self.0.to_string()),

@@ -293,12 +293,14 @@ mod tests {
         assert_eq!(spec(|_| ()), Ok(vec![]));
     }
 
+    type Edit = Box<dyn FnOnce(&mut serde_json::Value)>;
+
     #[test]
     fn each_violation_names_its_field() {
         let container = |v: &mut serde_json::Value, key: &str, to: serde_json::Value| {
             v["template"]["containers"][0][key] = to;
         };
-        let table: Vec<(&str, Box<dyn FnOnce(&mut serde_json::Value)>)> = vec![
+        let table: Vec<(&str, Edit)> = vec![
             ("spec.replicas", Box::new(|v| v["replicas"] = 20_000.into())),
             ("spec.template.containers", Box::new(|v| v["template"]["containers"] = serde_json::json!([]))),
             ("spec.template.containers[0].image", Box::new(move |v| container(v, "image", "".into()))),
