@@ -16,6 +16,7 @@ pub mod resources;
 pub mod spec;
 pub mod task;
 pub mod validate;
+pub mod workload;
 
 pub use address::{ClusterCidr, Mac};
 pub use ids::{Epoch, InstanceId, MigrationId, NodeName, TaskId, WorkloadName};
@@ -24,3 +25,4 @@ pub use node::{Liveness, Node};
 pub use resources::{CpuMillis, MemoryBytes, Quantities};
 pub use spec::{Manifest, Template, WorkloadSpec};
 pub use task::{Desired, Observed, Task, TaskPhase};
+pub use workload::Workload;

@@ -4,6 +4,7 @@
 use crate::ids::is_label;
 use crate::resources::{Amounts, Quantities};
 use crate::spec::{Container, Labels, Template, WorkloadSpec};
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ pub const MEMORY_MAX: u64 = 64 << 40;
 pub const PIDS_MAX: u64 = 4_194_304;
 
 /// A field whose value can't be used.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Violation {
     /// The path, for instance `spec.template.containers[0].image`.
     pub field: String,
