@@ -1,0 +1,144 @@
+//! Nodes and containers made of network namespaces, joined by a wire that is one too. All of them are
+//! anonymous: whatever becomes of a test, they vanish with its process.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
+use std::time::Duration;
+
+use container_network::{Forwarding, NetNs, Netlink, NodeNetwork, NodeSpec, VethSpec};
+use rtnetlink::packet_route::link::{InfoData, InfoVeth};
+use rtnetlink::{LinkBridge, LinkUnspec, LinkVeth};
+use std::os::fd::{AsFd, AsRawFd};
+
+/// The wire and what is on it.
+pub struct Lab {
+    pub nodes: Vec<NodeNetwork>,
+    _wire: NetNs,
+}
+
+/// A container's namespace and what it is called.
+pub struct Container {
+    pub namespace: NetNs,
+    pub instance: String,
+    pub address: Ipv4Addr,
+}
+
+impl Lab {
+    /// `count` nodes that know each other.
+    pub async fn new(count: u8) -> Self {
+        let wire = NetNs::create().unwrap();
+        let switch = Netlink::open_in(&wire).unwrap();
+        switch.create("wire", LinkBridge::new("wire").up().build()).await.unwrap();
+        let mut nodes = Vec::new();
+        for index in 0..count {
+            let namespace = NetNs::create().unwrap();
+            plug_in(&switch, &namespace, index).await;
+            nodes.push(NodeNetwork::ensure_in(namespace, spec(index)).await.unwrap());
+        }
+        let lab = Self { nodes, _wire: wire };
+        lab.forward(&[]).await;
+        lab
+    }
+
+    /// Tells every node that these tasks are on these nodes.
+    pub async fn forward(&self, tasks: &[(Ipv4Addr, u8)]) {
+        for index in 0..self.nodes.len() {
+            self.nodes[index].ensure_forwarding(&self.wanted(index, tasks)).await.unwrap();
+        }
+    }
+
+    /// What one node should be told.
+    pub fn wanted(&self, index: usize, tasks: &[(Ipv4Addr, u8)]) -> Forwarding {
+        let others = self.nodes.iter().enumerate().filter(|(other, _)| *other != index);
+        Forwarding {
+            peers: others.map(|(_, node)| (node.spec().underlay, node.spec().overlay.addr())).collect(),
+            tasks: tasks.iter().map(|&(task, node)| (task, underlay(node))).collect(),
+        }
+    }
+
+    /// A connected container behind its shield.
+    pub async fn shielded(&self, node: usize, instance: &str, address: Ipv4Addr) -> Container {
+        let namespace = NetNs::create().unwrap();
+        let container = Container { namespace, instance: instance.to_owned(), address };
+        self.nodes[node].ensure_veth(&container.spec(), &container.namespace).await.unwrap();
+        container
+    }
+
+    /// A connected container that packets reach.
+    pub async fn container(&self, node: usize, instance: &str, address: Ipv4Addr) -> Container {
+        let container = self.shielded(node, instance, address).await;
+        self.nodes[node].lower_shield(instance, address).await.unwrap();
+        container
+    }
+}
+
+impl Container {
+    pub fn spec(&self) -> VethSpec<'_> {
+        VethSpec { instance: &self.instance, address: self.address }
+    }
+
+    /// Listens inside, on a port of the kernel's choice.
+    pub fn listen(&self) -> (TcpListener, SocketAddr) {
+        let address = self.address;
+        let listener = self.namespace.run(move || TcpListener::bind((address, 0)).unwrap()).unwrap();
+        let local = listener.local_addr().unwrap();
+        (listener, local)
+    }
+
+    /// Connects from inside.
+    pub fn connect(&self, to: SocketAddr) -> std::io::Result<TcpStream> {
+        let stream =
+            self.namespace.run(move || TcpStream::connect_timeout(&to, Duration::from_secs(5))).unwrap()?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    }
+}
+
+pub fn underlay(node: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 77, 0, 11 + node)
+}
+
+pub fn spec(node: u8) -> NodeSpec {
+    NodeSpec {
+        overlay: format!("10.88.0.{}/16", 2 + node).parse().unwrap(),
+        underlay: underlay(node),
+        vni: 88,
+        port: 4789,
+    }
+}
+
+/// Sends `said` one way and takes it in at the other end.
+pub fn tell(from: &mut TcpStream, to: &mut TcpStream, said: &[u8]) {
+    from.write_all(said).unwrap();
+    assert_eq!(hear(to, said.len()), said);
+}
+
+/// Takes in so many bytes.
+pub fn hear(stream: &mut TcpStream, length: usize) -> Vec<u8> {
+    let mut heard = vec![0; length];
+    stream.read_exact(&mut heard).unwrap();
+    heard
+}
+
+pub fn v4(address: SocketAddr) -> SocketAddrV4 {
+    match address {
+        SocketAddr::V4(address) => address,
+        SocketAddr::V6(_) => panic!("{address} is not IPv4"),
+    }
+}
+
+/// A cable from the wire's bridge to a node, with the node's underlay address on it.
+async fn plug_in(switch: &Netlink, namespace: &NetNs, node: u8) {
+    let (port, wire) = (format!("port{node}"), switch.get("wire").await.unwrap().index);
+    let inner = LinkUnspec::new_with_name("eth0").setns_by_fd(namespace.as_fd().as_raw_fd()).build();
+    let cable = LinkVeth::new(&port, "eth0")
+        .set_info_data(InfoData::Veth(InfoVeth::Peer(inner)))
+        .controller(wire)
+        .up();
+    switch.create(&port, cable.build()).await.unwrap();
+    let inside = Netlink::open_in(namespace).unwrap();
+    let link = inside.get("eth0").await.unwrap();
+    inside.add_address(&link, format!("{}/24", underlay(node)).parse().unwrap()).await.unwrap();
+    inside.bring_up("eth0").await.unwrap();
+}
