@@ -18,9 +18,11 @@ pub struct Assignment {
     pub tasks: BTreeMap<TaskId, TaskAssignment>,
     /// Its part in migrations that aren't over.
     pub migrations: BTreeMap<MigrationId, MigrationAssignment>,
-    /// Which node's underlay address frames for an overlay address go to.
-    /// Holds all tasks and nodes of the cluster but those on this node.
+    /// Which node's underlay address frames for a task's address go to. Holds
+    /// all placed tasks of the cluster but those on this node.
     pub routes: BTreeMap<Ipv4Addr, Ipv4Addr>,
+    /// Every other node of the cluster.
+    pub peers: BTreeMap<NodeName, PeerNode>,
     /// Images it should hold, by reference.
     pub images: BTreeMap<String, ImageAssignment>,
 }
@@ -65,6 +67,17 @@ pub struct MigrationAssignment {
     pub peer_address: SocketAddr,
 }
 
+/// Another node of the cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerNode {
+    /// Where its agent serves other agents.
+    pub peer_address: SocketAddr,
+    /// Where tunnelled frames for it go.
+    pub underlay_ip: Ipv4Addr,
+    /// Its own address in the cluster's range.
+    pub overlay_ip: Ipv4Addr,
+}
+
 /// An image and who has it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageAssignment {
@@ -90,6 +103,8 @@ pub struct AssignmentDiff {
     /// `None`: removed.
     pub routes: BTreeMap<Ipv4Addr, Option<Ipv4Addr>>,
     /// `None`: removed.
+    pub peers: BTreeMap<NodeName, Option<PeerNode>>,
+    /// `None`: removed.
     pub images: BTreeMap<String, Option<ImageAssignment>>,
 }
 
@@ -112,6 +127,7 @@ impl Assignment {
             tasks: diff_map(&self.tasks, &next.tasks),
             migrations: diff_map(&self.migrations, &next.migrations),
             routes: diff_map(&self.routes, &next.routes),
+            peers: diff_map(&self.peers, &next.peers),
             images: diff_map(&self.images, &next.images),
         }
     }
@@ -128,6 +144,7 @@ impl Assignment {
         apply_map(&mut self.tasks, diff.tasks);
         apply_map(&mut self.migrations, diff.migrations);
         apply_map(&mut self.routes, diff.routes);
+        apply_map(&mut self.peers, diff.peers);
         apply_map(&mut self.images, diff.images);
         Ok(())
     }

@@ -4,10 +4,10 @@ use super::resources::enumerated;
 use super::{Invalid, each, parsed, required, template_from_wire};
 use crate::v1 as wire;
 use dray_model::assignment::{
-    Assignment, AssignmentDiff, ImageAssignment, ImageReport, MigrationAssignment, MigrationReport,
+    Assignment, AssignmentDiff, ImageAssignment, ImageReport, MigrationAssignment, MigrationReport, PeerNode,
     TaskAssignment, TaskReport,
 };
-use dray_model::ids::Epoch;
+use dray_model::ids::{Epoch, NodeName};
 use dray_model::migration::Milestone;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -98,6 +98,24 @@ impl TryFrom<wire::ImageAssignment> for ImageAssignment {
     }
 }
 
+fn peer(name: NodeName, peer: PeerNode) -> wire::PeerNode {
+    wire::PeerNode {
+        name: name.into(),
+        peer_address: peer.peer_address.to_string(),
+        underlay_ip: peer.underlay_ip.to_string(),
+        overlay_ip: peer.overlay_ip.to_string(),
+    }
+}
+
+fn peer_from_wire(peer: &wire::PeerNode) -> Result<(NodeName, PeerNode), Invalid> {
+    let node = PeerNode {
+        peer_address: parsed(&peer.peer_address, "peer_address")?,
+        underlay_ip: parsed(&peer.underlay_ip, "underlay_ip")?,
+        overlay_ip: parsed(&peer.overlay_ip, "overlay_ip")?,
+    };
+    Ok((parsed(&peer.name, "name")?, node))
+}
+
 fn route(ip: Ipv4Addr, underlay_ip: Ipv4Addr) -> wire::Route {
     wire::Route { ip: ip.to_string(), underlay_ip: underlay_ip.to_string() }
 }
@@ -114,6 +132,7 @@ impl From<Assignment> for wire::Assignment {
             migrations: a.migrations.into_values().map(Into::into).collect(),
             routes: a.routes.into_iter().map(|(ip, to)| route(ip, to)).collect(),
             images: a.images.into_values().map(Into::into).collect(),
+            peers: a.peers.into_iter().map(|(name, node)| peer(name, node)).collect(),
         }
     }
 }
@@ -129,6 +148,7 @@ impl TryFrom<wire::Assignment> for Assignment {
             tasks: tasks.into_iter().map(|t| (t.task.clone(), t)).collect(),
             migrations: migrations.into_iter().map(|m| (m.migration, m)).collect(),
             routes: a.routes.iter().map(route_from_wire).collect::<Result<_, _>>()?,
+            peers: a.peers.iter().map(peer_from_wire).collect::<Result<_, _>>()?,
             images: images.into_iter().map(|i| (i.reference.clone(), i)).collect(),
         })
     }
@@ -169,6 +189,7 @@ impl From<AssignmentDiff> for wire::AssignmentDiff {
         let (tasks, removed_tasks) = split(d.tasks);
         let (migrations, removed_migrations) = split(d.migrations);
         let (routes, removed_routes) = split(d.routes);
+        let (peers, removed_peers) = split(d.peers);
         let (images, removed_images) = split(d.images);
         wire::AssignmentDiff {
             base: d.base,
@@ -181,6 +202,8 @@ impl From<AssignmentDiff> for wire::AssignmentDiff {
             removed_routes,
             images: images.into_iter().map(|(_, i)| i.into()).collect(),
             removed_images,
+            peers: peers.into_iter().map(|(name, node)| peer(name, node)).collect(),
+            removed_peers,
         }
     }
 }
@@ -192,6 +215,7 @@ impl TryFrom<wire::AssignmentDiff> for AssignmentDiff {
         let migrations: Vec<MigrationAssignment> = each(d.migrations)?;
         let images: Vec<ImageAssignment> = each(d.images)?;
         let routes = d.routes.iter().map(route_from_wire).collect::<Result<_, _>>()?;
+        let peers = d.peers.iter().map(peer_from_wire).collect::<Result<_, _>>()?;
         let tasks = tasks.into_iter().map(|t| (t.task.clone(), t)).collect();
         let migrations = migrations.into_iter().map(|m| (m.migration, m)).collect();
         let images = images.into_iter().map(|i| (i.reference.clone(), i)).collect();
@@ -201,6 +225,7 @@ impl TryFrom<wire::AssignmentDiff> for AssignmentDiff {
             tasks: join(tasks, &d.removed_tasks, "removed_tasks")?,
             migrations: join(migrations, &d.removed_migrations, "removed_migrations")?,
             routes: join(routes, &d.removed_routes, "removed_routes")?,
+            peers: join(peers, &d.removed_peers, "removed_peers")?,
             images: join(images, &d.removed_images, "removed_images")?,
         })
     }
