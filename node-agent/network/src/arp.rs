@@ -7,30 +7,22 @@ use std::io;
 use std::net::Ipv4Addr;
 
 use crate::address::Mac;
-use crate::netns::NetNsError;
+use crate::bridge::BRIDGE;
 use crate::node::NodeNetwork;
-use crate::sys::{OFFLOAD_HEADER_BYTES, PacketSocket};
+use crate::sys::OFFLOAD_HEADER_BYTES;
 
 /// Bytes of an ARP request in an Ethernet frame.
 const FRAME_BYTES: usize = 42;
 
-/// Why an announcement could not be sent.
+/// An announcement could not be sent.
 #[derive(Debug, thiserror::Error)]
-pub enum AnnounceError {
-    /// The frame could not be sent.
-    #[error("announce {address} from {link}")]
-    Send {
-        /// The address announced.
-        address: Ipv4Addr,
-        /// The bridge it was to be sent from.
-        link: &'static str,
-        /// The system's answer.
-        #[source]
-        cause: io::Error,
-    },
-    /// The node's namespace could not be joined.
-    #[error(transparent)]
-    Namespace(#[from] NetNsError),
+#[error("announce {address} from {BRIDGE}")]
+pub struct AnnounceError {
+    /// The address announced.
+    pub address: Ipv4Addr,
+    /// The system's answer.
+    #[source]
+    pub cause: io::Error,
 }
 
 impl NodeNetwork {
@@ -38,9 +30,8 @@ impl NodeNetwork {
     pub fn announce(&self, address: Ipv4Addr) -> Result<(), AnnounceError> {
         let mut message = vec![0; OFFLOAD_HEADER_BYTES];
         message.extend(announcement(address));
-        let send = || PacketSocket::sender()?.send(self.bridge(), &message);
-        let link = crate::bridge::BRIDGE;
-        self.namespace().run(send)?.map_err(|cause| AnnounceError::Send { address, link, cause })
+        let sent = self.sender().send(self.bridge(), &message);
+        sent.map_err(|cause| AnnounceError { address, cause })
     }
 }
 

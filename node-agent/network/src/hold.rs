@@ -1,18 +1,22 @@
-//! Keeps the packets sent to a frozen instance and delivers them when it runs again, here or elsewhere.
+//! Keeps packets of a frozen instance and delivers them when it runs again, here or elsewhere.
 //!
-//! Dropping them would cost more than the freeze itself: the peer's TCP backs its retransmission off and
-//! comes back long after the instance does. So while an instance is frozen its MAC points at the hold
-//! port, and whatever comes out there waits in a socket's buffer in the kernel; no thread has to run.
+//! Dropping them would cost more than the freeze itself. What is sent *to* it: the peer's TCP backs its
+//! retransmission off and comes back long after the instance does. So its MAC points at the hold port, and
+//! whatever comes out there waits in a socket's buffer in the kernel; no thread has to run. What it sends
+//! *itself* behind its shield: a restored socket's first packet needs an ARP answer, and a request that
+//! was lost is repeated after a whole second.
 //!
 //! ```text
-//!   begin ---> (freeze, shield up) ---+--> committed: forwarding flips, then release to the tunnel
-//!                                     +--> aborted:   shield down, then release to the instance
+//!   source: hold incoming ---> (freeze, shield up) -+-> committed: flip, then release to the tunnel
+//!                                                   +-> aborted: shield down, then release to the instance
+//!   target: hold outgoing ---> (restore) -----------+-> committed: shield down, then release to the bridge
 //! ```
 //!
 //! If the agent dies the frames are lost and TCP sends them again: slower, still right.
 
 use std::io;
 use std::net::Ipv4Addr;
+use std::thread;
 
 use crate::address::{Mac, host_end_name};
 use crate::netlink::LinkError;
@@ -29,11 +33,24 @@ pub const HOLD_TAIL: &str = "dray-held";
 /// Room for held frames per instance, in bytes; the kernel doubles it for its own bookkeeping.
 const BUFFER_BYTES: i32 = 4 << 20;
 
-/// Frames being kept for one frozen instance.
+/// Frames being kept that were sent to a task.
 #[derive(Debug)]
-pub struct Hold {
-    socket: PacketSocket,
+pub struct Incoming {
+    keeper: Keeper,
     address: Ipv4Addr,
+}
+
+/// Frames being kept that an instance sent.
+#[derive(Debug)]
+pub struct Outgoing {
+    keeper: Keeper,
+}
+
+/// A socket that keeps frames, and whose they are, for errors.
+#[derive(Debug)]
+struct Keeper {
+    socket: PacketSocket,
+    whose: String,
 }
 
 /// What came of a hold.
@@ -49,19 +66,19 @@ pub struct Released {
 #[derive(Debug, thiserror::Error)]
 pub enum HoldError {
     /// The socket that keeps them could not be made.
-    #[error("keep frames for {address}")]
+    #[error("keep frames of {whose}")]
     Keep {
-        /// The frozen task's address.
-        address: Ipv4Addr,
+        /// The task's address or the instance.
+        whose: String,
         /// The system's answer.
         #[source]
         cause: io::Error,
     },
     /// The frames kept could not be read.
-    #[error("read the frames kept for {address}")]
+    #[error("read the frames kept of {whose}")]
     Read {
-        /// The frozen task's address.
-        address: Ipv4Addr,
+        /// The task's address or the instance.
+        whose: String,
         /// The system's answer.
         #[source]
         cause: io::Error,
@@ -75,35 +92,52 @@ pub enum HoldError {
 }
 
 impl NodeNetwork {
-    /// Prepares to keep a task's frames, without touching them yet. Costs milliseconds; do it while the task
-    /// still runs.
-    pub fn prepare_hold(&self, address: Ipv4Addr) -> Result<Hold, HoldError> {
-        let open = || PacketSocket::keeper(self.hold_tail(), Mac::of(address), BUFFER_BYTES);
-        let socket = self.namespace().run(open)?.map_err(|cause| HoldError::Keep { address, cause })?;
-        Ok(Hold { socket, address })
+    /// Prepares to keep what is sent to a task, without touching it yet. Do it while the task still runs.
+    pub fn prepare_incoming(&self, address: Ipv4Addr) -> Result<Incoming, HoldError> {
+        let keeper = self.keeper(self.hold_tail(), Some(Mac::of(address)), address.to_string())?;
+        Ok(Incoming { keeper, address })
     }
 
-    /// From now on the task's frames are kept, wherever on this node they come from.
-    pub async fn begin_hold(&self, hold: &Hold) -> Result<(), HoldError> {
+    /// From now on what is sent to the task is kept, wherever on this node it comes from.
+    pub async fn begin_incoming(&self, hold: &Incoming) -> Result<(), HoldError> {
         Ok(self.steer(Mac::of(hold.address), self.hold_port(), HOLD).await?)
     }
 
     /// Delivers what was kept to an instance on this node. Lower its shield first.
-    pub async fn release_to_instance(&self, hold: Hold, instance: &str) -> Result<Released, HoldError> {
+    pub async fn release_to_instance(&self, hold: Incoming, instance: &str) -> Result<Released, HoldError> {
         let link = self.netlink().get(&host_end_name(instance)).await?;
-        hold.release(link.index)
+        hold.keeper.release(link.index)
     }
 
     /// Sends what was kept to the node that forwarding now names. Flip first.
-    pub fn release_to_node(&self, hold: Hold) -> Result<Released, HoldError> {
-        hold.release(self.tunnel())
+    pub fn release_to_node(&self, hold: Incoming) -> Result<Released, HoldError> {
+        hold.keeper.release(self.tunnel())
+    }
+
+    /// From now on what a shielded instance sends is kept.
+    pub async fn hold_outgoing(&self, instance: &str) -> Result<Outgoing, HoldError> {
+        let link = self.netlink().get(&host_end_name(instance)).await?;
+        let keeper = self.keeper(link.index, None, instance.to_owned())?;
+        Ok(Outgoing { keeper })
+    }
+
+    /// Sends what was kept on its way. Lower the instance's shield first, so that answers find it.
+    pub fn release_outgoing(&self, hold: Outgoing) -> Result<Released, HoldError> {
+        hold.keeper.release(self.bridge())
+    }
+
+    fn keeper(&self, link: u32, mac: Option<Mac>, whose: String) -> Result<Keeper, HoldError> {
+        match self.namespace().run(|| PacketSocket::keeper(link, mac, BUFFER_BYTES))? {
+            Ok(socket) => Ok(Keeper { socket, whose }),
+            Err(cause) => Err(HoldError::Keep { whose, cause }),
+        }
     }
 }
 
-impl Hold {
+impl Keeper {
     /// Sends everything kept out of a link, oldest first.
     fn release(self, link: u32) -> Result<Released, HoldError> {
-        let read = |cause| HoldError::Read { address: self.address, cause };
+        let read = |cause| HoldError::Read { whose: self.whose.clone(), cause };
         let mut released = Released::default();
         while let Some(frame) = self.socket.receive().map_err(read)? {
             match self.socket.send(link, &frame) {
@@ -112,6 +146,13 @@ impl Hold {
             }
         }
         released.lost += self.socket.dropped().map_err(read)?;
+        close_aside(self.socket);
         Ok(released)
     }
+}
+
+/// Closing a packet socket waits until no CPU can still use it: 6 to 20 ms that nobody needs to wait for.
+fn close_aside(socket: PacketSocket) {
+    // Without a thread it is dropped, and so closed, right here.
+    drop(thread::Builder::new().name("close".to_owned()).spawn(move || drop(socket)));
 }

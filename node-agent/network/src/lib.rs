@@ -34,7 +34,7 @@ pub mod vxlan;
 pub use address::Mac;
 pub use arp::AnnounceError;
 pub use forwarding::Forwarding;
-pub use hold::{Hold, HoldError, Released};
+pub use hold::{HoldError, Incoming, Outgoing, Released};
 pub use netlink::{LinkError, Netlink};
 pub use netns::{NetNs, NetNsError};
 pub use node::{NodeError, NodeNetwork, NodeSpec};

@@ -1,5 +1,6 @@
 //! A node's network as a whole: made once when the agent starts, then handed to everything else here.
 
+use std::io;
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
@@ -10,6 +11,7 @@ use crate::bridge::{self, BRIDGE, BridgeSpec, Flooding, VOID};
 use crate::hold::{HOLD, HOLD_TAIL};
 use crate::netlink::{Link, LinkError, Netlink};
 use crate::netns::NetNs;
+use crate::sys::PacketSocket;
 use crate::vxlan::{self, OVERHEAD_BYTES, TUNNEL, TunnelSpec};
 
 /// What a node's network is made from.
@@ -33,6 +35,8 @@ pub struct NodeNetwork {
     spec: NodeSpec,
     mtu: u32,
     links: NodeLinks,
+    /// Kept open, because opening and closing one takes longer than what it is for.
+    sender: PacketSocket,
 }
 
 /// Indexes of a node's own links.
@@ -59,6 +63,9 @@ pub enum NodeError {
         /// Its MTU in bytes.
         mtu: u32,
     },
+    /// No socket for announcements (needs `CAP_NET_RAW`).
+    #[error("open a packet socket")]
+    Sender(#[source] io::Error),
     /// A link could not be made as wanted.
     #[error(transparent)]
     Link(#[from] LinkError),
@@ -77,7 +84,9 @@ impl NodeNetwork {
         let netlink = Netlink::open_in(&namespace)?;
         let mtu = overlay_mtu(&netlink, spec.underlay).await?;
         let links = ensure_links(&netlink, &spec, mtu).await?;
-        Ok(Self { netlink, namespace, spec, mtu, links })
+        let sender =
+            namespace.run(PacketSocket::sender).map_err(LinkError::from)?.map_err(NodeError::Sender)?;
+        Ok(Self { netlink, namespace, spec, mtu, links, sender })
     }
 
     /// Deletes everything of ours in the namespace, instances' links included.
@@ -107,6 +116,10 @@ impl NodeNetwork {
 
     pub(crate) fn netlink(&self) -> &Netlink {
         &self.netlink
+    }
+
+    pub(crate) fn sender(&self) -> &PacketSocket {
+        &self.sender
     }
 
     pub(crate) fn bridge(&self) -> u32 {

@@ -34,7 +34,7 @@ impl Shield {
 }
 
 impl NodeNetwork {
-    /// Cuts an instance off. Frames for it are lost unless a [`crate::Hold`] was begun before.
+    /// Cuts an instance off. Frames for it are lost unless they are kept ([`crate::hold`]).
     pub async fn raise_shield(&self, instance: &str) -> Result<(), LinkError> {
         let link = self.netlink().get(&host_end_name(instance)).await?;
         bridge::attach(self.netlink(), &link, self.void()).await

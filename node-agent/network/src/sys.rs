@@ -43,13 +43,16 @@ impl PacketSocket {
         Ok(socket)
     }
 
-    /// A socket that keeps, from now on, the frames for `mac` that pass the link with this index, in a
-    /// buffer of the kernel of this size. It sends too.
-    pub(crate) fn keeper(link: u32, mac: Mac, buffer_bytes: i32) -> io::Result<Self> {
+    /// A socket that keeps, from now on, the frames that come in through the link with this index, in a
+    /// buffer of the kernel of this size; only those for `mac`, if it is given. It sends too.
+    pub(crate) fn keeper(link: u32, mac: Option<Mac>, buffer_bytes: i32) -> io::Result<Self> {
         let socket = Self::sender()?;
         socket.set(libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, &buffer_bytes)?;
-        socket.filter(mac)?;
-        // Last, so that nothing but what the filter wants was ever received.
+        socket.set(libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, &1_i32)?;
+        if let Some(mac) = mac {
+            socket.filter(mac)?;
+        }
+        // Last, so that nothing but what is wanted was ever received.
         let address = link_address(link)?;
         // SAFETY: the address lives through the call and the length is its own.
         check(unsafe {

@@ -11,21 +11,21 @@ use rtnetlink::{LinkBridge, LinkUnspec, LinkVeth};
 use std::os::fd::{AsFd, AsRawFd};
 
 /// The wire and what is on it.
-pub struct Lab {
-    pub nodes: Vec<NodeNetwork>,
+pub(crate) struct Lab {
+    pub(crate) nodes: Vec<NodeNetwork>,
     _wire: NetNs,
 }
 
 /// A container's namespace and what it is called.
-pub struct Container {
-    pub namespace: NetNs,
-    pub instance: String,
-    pub address: Ipv4Addr,
+pub(crate) struct Container {
+    pub(crate) namespace: NetNs,
+    pub(crate) instance: String,
+    pub(crate) address: Ipv4Addr,
 }
 
 impl Lab {
     /// `count` nodes that know each other.
-    pub async fn new(count: u8) -> Self {
+    pub(crate) async fn new(count: u8) -> Self {
         let wire = NetNs::create().unwrap();
         let switch = Netlink::open_in(&wire).unwrap();
         switch.create("wire", LinkBridge::new("wire").up().build()).await.unwrap();
@@ -41,14 +41,14 @@ impl Lab {
     }
 
     /// Tells every node that these tasks are on these nodes.
-    pub async fn forward(&self, tasks: &[(Ipv4Addr, u8)]) {
+    pub(crate) async fn forward(&self, tasks: &[(Ipv4Addr, u8)]) {
         for index in 0..self.nodes.len() {
             self.nodes[index].ensure_forwarding(&self.wanted(index, tasks)).await.unwrap();
         }
     }
 
     /// What one node should be told.
-    pub fn wanted(&self, index: usize, tasks: &[(Ipv4Addr, u8)]) -> Forwarding {
+    pub(crate) fn wanted(&self, index: usize, tasks: &[(Ipv4Addr, u8)]) -> Forwarding {
         let others = self.nodes.iter().enumerate().filter(|(other, _)| *other != index);
         Forwarding {
             peers: others.map(|(_, node)| (node.spec().underlay, node.spec().overlay.addr())).collect(),
@@ -57,7 +57,7 @@ impl Lab {
     }
 
     /// A connected container behind its shield.
-    pub async fn shielded(&self, node: usize, instance: &str, address: Ipv4Addr) -> Container {
+    pub(crate) async fn shielded(&self, node: usize, instance: &str, address: Ipv4Addr) -> Container {
         let namespace = NetNs::create().unwrap();
         let container = Container { namespace, instance: instance.to_owned(), address };
         self.nodes[node].ensure_veth(&container.spec(), &container.namespace).await.unwrap();
@@ -65,7 +65,7 @@ impl Lab {
     }
 
     /// A connected container that packets reach.
-    pub async fn container(&self, node: usize, instance: &str, address: Ipv4Addr) -> Container {
+    pub(crate) async fn container(&self, node: usize, instance: &str, address: Ipv4Addr) -> Container {
         let container = self.shielded(node, instance, address).await;
         self.nodes[node].lower_shield(instance, address).await.unwrap();
         container
@@ -73,12 +73,12 @@ impl Lab {
 }
 
 impl Container {
-    pub fn spec(&self) -> VethSpec<'_> {
+    pub(crate) fn spec(&self) -> VethSpec<'_> {
         VethSpec { instance: &self.instance, address: self.address }
     }
 
     /// Listens inside, on a port of the kernel's choice.
-    pub fn listen(&self) -> (TcpListener, SocketAddr) {
+    pub(crate) fn listen(&self) -> (TcpListener, SocketAddr) {
         let address = self.address;
         let listener = self.namespace.run(move || TcpListener::bind((address, 0)).unwrap()).unwrap();
         let local = listener.local_addr().unwrap();
@@ -86,7 +86,7 @@ impl Container {
     }
 
     /// Connects from inside.
-    pub fn connect(&self, to: SocketAddr) -> std::io::Result<TcpStream> {
+    pub(crate) fn connect(&self, to: SocketAddr) -> std::io::Result<TcpStream> {
         let stream =
             self.namespace.run(move || TcpStream::connect_timeout(&to, Duration::from_secs(5))).unwrap()?;
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;
@@ -95,11 +95,11 @@ impl Container {
     }
 }
 
-pub fn underlay(node: u8) -> Ipv4Addr {
+pub(crate) fn underlay(node: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 77, 0, 11 + node)
 }
 
-pub fn spec(node: u8) -> NodeSpec {
+pub(crate) fn spec(node: u8) -> NodeSpec {
     NodeSpec {
         overlay: format!("10.88.0.{}/16", 2 + node).parse().unwrap(),
         underlay: underlay(node),
@@ -109,19 +109,19 @@ pub fn spec(node: u8) -> NodeSpec {
 }
 
 /// Sends `said` one way and takes it in at the other end.
-pub fn tell(from: &mut TcpStream, to: &mut TcpStream, said: &[u8]) {
+pub(crate) fn tell(from: &mut TcpStream, to: &mut TcpStream, said: &[u8]) {
     from.write_all(said).unwrap();
     assert_eq!(hear(to, said.len()), said);
 }
 
 /// Takes in so many bytes.
-pub fn hear(stream: &mut TcpStream, length: usize) -> Vec<u8> {
+pub(crate) fn hear(stream: &mut TcpStream, length: usize) -> Vec<u8> {
     let mut heard = vec![0; length];
     stream.read_exact(&mut heard).unwrap();
     heard
 }
 
-pub fn v4(address: SocketAddr) -> SocketAddrV4 {
+pub(crate) fn v4(address: SocketAddr) -> SocketAddrV4 {
     match address {
         SocketAddr::V4(address) => address,
         SocketAddr::V6(_) => panic!("{address} is not IPv4"),

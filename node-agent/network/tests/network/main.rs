@@ -1,13 +1,18 @@
 //! The container network on the real kernel: three nodes made of namespaces. Needs root.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+mod figures;
 mod lab;
+mod moving;
+mod sys;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-use container_network::{Netlink, NodeNetwork, Shield};
-use lab::{Lab, hear, spec, tell};
+use container_network::{NetNs, Netlink, NodeNetwork, Shield, VethSpec};
+use lab::{Container, Lab, hear, spec, tell};
 
 const SERVER: Ipv4Addr = Ipv4Addr::new(10, 88, 1, 1);
 const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 88, 1, 2);
@@ -31,6 +36,23 @@ async fn containers_on_two_nodes_talk() {
         assert_eq!(hear(&mut near, 1 << 20).len(), 1 << 20);
         echo.join().unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_namespace_may_belong_to_a_user_namespace() {
+    let lab = Lab::new(1).await;
+    let mut process = sys::start_in_user_namespace();
+    let namespace = NetNs::of_pid(process.id()).unwrap();
+    let connected = lab.nodes[0].ensure_veth(&VethSpec { instance: "u-0@1", address: SERVER }, &namespace);
+    connected.await.unwrap();
+    lab.nodes[0].lower_shield("u-0@1", SERVER).await.unwrap();
+    let server = Container { namespace, instance: "u-0@1".to_owned(), address: SERVER };
+    let (listener, address) = server.listen();
+    let client = lab.container(0, "c-0@1", CLIENT).await;
+    let mut near = client.connect(address).unwrap();
+    tell(&mut near, &mut listener.accept().unwrap().0, b"hello");
+    process.kill().unwrap();
+    process.wait().unwrap();
 }
 
 #[tokio::test]
@@ -78,8 +100,8 @@ async fn what_was_sent_to_a_frozen_container_arrives_when_it_is_back() {
     tell(&mut near, &mut far, b"before");
 
     let node = &lab.nodes[0];
-    let hold = node.prepare_hold(SERVER).unwrap();
-    node.begin_hold(&hold).await.unwrap();
+    let hold = node.prepare_incoming(SERVER).unwrap();
+    node.begin_incoming(&hold).await.unwrap();
     node.raise_shield("s-0@1").await.unwrap();
     near.write_all(b"during").unwrap();
     far.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
