@@ -38,6 +38,7 @@ Exit status: 0 when Dray can run with all it needs, 1 when a PROBLEM was reporte
 EOF
 }
 
+. "$here/host/apt.sh"
 . "$here/host/criu.sh"
 . "$here/host/kernel.sh"
 

@@ -2,12 +2,10 @@
 # Finds a CRIU that works on this kernel, or unpacks one from a later Debian. Sourced by setup-host.sh.
 #
 # The result is $criu_prefix/criu: a link to the system's CRIU, or a launcher that starts the unpacked one through
-# its own dynamic linker, because it needs a newer libc than Debian 12 has. The machine's package sources, lists and
-# cache are not touched: a separate apt configuration lives in a temporary directory while packages are fetched.
+# its own dynamic linker, because it needs a newer libc than Debian 12 has.
 
 readonly criu_prefix=${DRAY_CRIU_PREFIX:-/opt/dray/criu}
 readonly criu_suites=(trixie sid)
-readonly debian_keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 
 # Prints why the CRIU at $1 does not work here, on one line; fails exactly then.
 probe_criu() {
@@ -23,41 +21,10 @@ criu_version() { "$1" --version 2>/dev/null | awk '/^Version/ { print $2 }'; }
 # The system's own CRIU, if there is one outside of our prefix.
 system_criu() { PATH=/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin type -P criu; }
 
-# The archive this machine takes Debian from, out of its own configuration.
-debian_mirror() {
-    apt-get indextargets 'Created-By: Packages' --format '$(ORIGIN) $(CODENAME) $(REPO_URI)' |
-        awk '$1 == "Debian" && $2 !~ /-/ { print $3; exit }'
-}
-
-# Writes an apt configuration that shares nothing with the machine's but how to reach the network.
-write_apt_config() {
-    local dir=$1 suite=$2 mirror=$3
-    mkdir -p "$dir"/{lists,archives}/partial "$dir/empty"
-    : >"$dir/status"
-    {
-        apt-config dump Acquire | grep -v '^Acquire::IndexTargets'
-        printf 'Dir::State "%s";\nDir::State::lists "%s/lists";\nDir::State::status "%s/status";\n' \
-            "$dir" "$dir" "$dir"
-        printf 'Dir::Cache "%s";\nDir::Cache::archives "%s/archives";\n' "$dir" "$dir"
-        printf 'Dir::Etc::sourcelist "%s/archive.sources";\nDir::Etc::sourceparts "%s/empty";\n' "$dir" "$dir"
-        printf 'Dir::Etc::parts "%s/empty";\nDir::Etc::preferencesparts "%s/empty";\n' "$dir" "$dir"
-        printf 'APT::Sandbox::User "root";\nAcquire::Languages "none";\n'
-    } >"$dir/apt.conf"
-    printf 'Types: deb\nURIs: %s\nSuites: %s\nComponents: main\nSigned-By: %s\n' \
-        "$mirror" "$suite" "$debian_keyring" >"$dir/archive.sources"
-}
-
 # Unpacks CRIU of suite $1 with every library it needs into $2.
-# With an empty dpkg status, apt resolves the whole closure, libc included.
 unpack_criu() {
-    local suite=$1 root=$2 mirror deb
-    mirror=$(debian_mirror)
-    [[ -n $mirror ]] || { echo "no Debian archive among the machine's package sources"; return 1; }
-    write_apt_config "$work/apt-$suite" "$suite" "$mirror"
-    (
-        export APT_CONFIG=$work/apt-$suite/apt.conf DEBIAN_FRONTEND=noninteractive
-        apt-get -qq update && apt-get -qq --no-install-recommends --download-only --yes install criu
-    ) >"$work/apt.log" 2>&1 || { tail -n 2 "$work/apt.log"; return 1; }
+    local suite=$1 root=$2 deb
+    fetch_packages "$work/apt-$suite" "$suite" criu || return
     for deb in "$work/apt-$suite/archives"/*.deb; do
         dpkg-deb --fsys-tarfile "$deb" | tar -x -C "$root" --exclude='./usr/share/*' --exclude='*/gconv/*'
     done
@@ -104,7 +71,7 @@ try_system_criu() {
 try_suite_criu() {
     local suite=$1 dir=$work/$1 reason
     mkdir -p "$dir/root"
-    if reason=$(unpack_criu "$suite" "$dir/root" && write_launcher "$dir" && probe_criu "$dir/criu"); then
+    if reason=$(unpack_criu "$suite" "$dir/root" 2>&1 && write_launcher "$dir" && probe_criu "$dir/criu"); then
         install_criu "$dir"
         say criu "Debian $suite's $(criu_version "$criu_prefix/criu") works: unpacked into $criu_prefix"
     else

@@ -11,7 +11,7 @@ readonly port=4711
 
 fail() {
     echo "$1" >&2
-    [[ -r ${2-} ]] && grep -E 'Error|error' "$2" | tail -n 3 >&2
+    [[ -r ${2-} ]] && grep -m 1 Error "$2" >&2
     exit 1
 }
 
