@@ -56,12 +56,12 @@ pub fn id_range_base(host_index: u16) -> u32 {
 
 /// Name of the host end of an instance's veth pair: at most 15 bytes, the same after every restart.
 pub fn host_end_name(instance: &str) -> String {
-    let hash = fnv1a(instance.as_bytes());
+    let hash = stable_hash(instance.as_bytes());
     format!("{HOST_END_PREFIX}{:013x}", hash >> 12)
 }
 
-/// FNV-1a, 64 bits: stable across releases, which the standard library's hasher does not promise.
-fn fnv1a(bytes: &[u8]) -> u64 {
+/// FNV-1a, 64 bits: the same for ever, which the standard library's hasher does not promise.
+pub fn stable_hash(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
     })

@@ -30,6 +30,7 @@ pub mod shield;
 mod sys;
 pub mod veth;
 pub mod vxlan;
+pub mod wire;
 
 pub use address::Mac;
 pub use arp::AnnounceError;
@@ -40,3 +41,4 @@ pub use netns::{NetNs, NetNsError};
 pub use node::{NodeError, NodeNetwork, NodeSpec};
 pub use shield::Shield;
 pub use veth::{HostEnd, VethError, VethSpec};
+pub use wire::Wire;

@@ -5,10 +5,8 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
 use std::time::Duration;
 
-use container_network::{Forwarding, NetNs, Netlink, NodeNetwork, NodeSpec, VethSpec};
-use rtnetlink::packet_route::link::{InfoData, InfoVeth};
-use rtnetlink::{LinkBridge, LinkUnspec, LinkVeth};
-use std::os::fd::{AsFd, AsRawFd};
+use container_network::{Forwarding, NetNs, NodeNetwork, NodeSpec, VethSpec, Wire};
+use ipnet::Ipv4Net;
 
 /// The wire and what is on it.
 pub(crate) struct Lab {
@@ -27,12 +25,12 @@ impl Lab {
     /// `count` nodes that know each other.
     pub(crate) async fn new(count: u8) -> Self {
         let wire = NetNs::create().unwrap();
-        let switch = Netlink::open_in(&wire).unwrap();
-        switch.create("wire", LinkBridge::new("wire").up().build()).await.unwrap();
+        let switch = Wire::ensure(&wire).await.unwrap();
         let mut nodes = Vec::new();
         for index in 0..count {
             let namespace = NetNs::create().unwrap();
-            plug_in(&switch, &namespace, index).await;
+            let address = Ipv4Net::new_assert(underlay(index), 24);
+            switch.ensure_cable(&format!("node-{index}"), &namespace, address).await.unwrap();
             nodes.push(NodeNetwork::ensure_in(namespace, spec(index)).await.unwrap());
         }
         let lab = Self { nodes, _wire: wire };
@@ -126,19 +124,4 @@ pub(crate) fn v4(address: SocketAddr) -> SocketAddrV4 {
         SocketAddr::V4(address) => address,
         SocketAddr::V6(_) => panic!("{address} is not IPv4"),
     }
-}
-
-/// A cable from the wire's bridge to a node, with the node's underlay address on it.
-async fn plug_in(switch: &Netlink, namespace: &NetNs, node: u8) {
-    let (port, wire) = (format!("port{node}"), switch.get("wire").await.unwrap().index);
-    let inner = LinkUnspec::new_with_name("eth0").setns_by_fd(namespace.as_fd().as_raw_fd()).build();
-    let cable = LinkVeth::new(&port, "eth0")
-        .set_info_data(InfoData::Veth(InfoVeth::Peer(inner)))
-        .controller(wire)
-        .up();
-    switch.create(&port, cable.build()).await.unwrap();
-    let inside = Netlink::open_in(namespace).unwrap();
-    let link = inside.get("eth0").await.unwrap();
-    inside.add_address(&link, format!("{}/24", underlay(node)).parse().unwrap()).await.unwrap();
-    inside.bring_up("eth0").await.unwrap();
 }

@@ -8,10 +8,10 @@ mod moving;
 mod sys;
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, TcpStream};
 use std::time::{Duration, Instant};
 
-use container_network::{NetNs, Netlink, NodeNetwork, Shield, VethSpec};
+use container_network::{NetNs, Netlink, NodeNetwork, Shield, VethSpec, Wire};
 use lab::{Container, Lab, hear, spec, tell};
 
 const SERVER: Ipv4Addr = Ipv4Addr::new(10, 88, 1, 1);
@@ -56,6 +56,27 @@ async fn a_namespace_may_belong_to_a_user_namespace() {
 }
 
 #[tokio::test]
+async fn a_wire_can_be_cut_and_joined() {
+    let (wire, machines) = (NetNs::create().unwrap(), [1, 2].map(|n| (n, NetNs::create().unwrap())));
+    let switch = Wire::ensure(&wire).await.unwrap();
+    for (n, machine) in &machines {
+        let address = format!("10.77.0.{n}/24").parse().unwrap();
+        switch.ensure_cable(&format!("port{n}"), machine, address).await.unwrap();
+        switch.ensure_cable(&format!("port{n}"), machine, address).await.unwrap();
+    }
+    let refused = || {
+        let target = ([10, 77, 0, 2], 9).into();
+        let connect = || TcpStream::connect_timeout(&target, Duration::from_millis(100)).unwrap_err();
+        machines[0].1.run(connect).unwrap().kind() == ErrorKind::ConnectionRefused
+    };
+    assert!(refused());
+    switch.cut("port2").await.unwrap();
+    assert!(!refused() && !switch.is_connected("port2").await.unwrap());
+    switch.join("port2").await.unwrap();
+    assert!(refused() && switch.is_connected("port2").await.unwrap());
+}
+
+#[tokio::test]
 async fn making_it_again_changes_nothing() {
     let lab = Lab::new(2).await;
     let container = lab.container(0, "s-0@1", SERVER).await;
@@ -81,9 +102,9 @@ async fn a_shielded_container_neither_hears_nor_answers() {
     lab.nodes[0].raise_shield(&server.instance).await.unwrap();
     lab.nodes[0].raise_shield(&server.instance).await.unwrap();
     assert_eq!(lab.nodes[0].shield(&server.instance).await.unwrap(), Some(Shield::Up));
-    let unanswered = client.namespace.run(|| {
-        std::net::TcpStream::connect_timeout(&(SERVER, 9).into(), Duration::from_millis(300)).unwrap_err()
-    });
+    let unanswered = client
+        .namespace
+        .run(|| TcpStream::connect_timeout(&(SERVER, 9).into(), Duration::from_millis(300)).unwrap_err());
     assert_eq!(unanswered.unwrap().kind(), ErrorKind::TimedOut);
     lab.nodes[0].lower_shield(&server.instance, SERVER).await.unwrap();
     assert_eq!(client.connect((SERVER, 9).into()).unwrap_err().kind(), ErrorKind::ConnectionRefused);
