@@ -11,7 +11,7 @@ readonly port=4711
 
 fail() {
     echo "$1" >&2
-    [[ -r ${2-} ]] && grep -m 1 Error "$2" >&2
+    [[ -r ${2-} ]] && grep Error "$2" | grep -v -m 1 RLIMIT_NOFILE >&2
     exit 1
 }
 
