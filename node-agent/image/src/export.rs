@@ -40,14 +40,10 @@ pub enum ExportError {
 
 impl ImageStore {
     /// Writes the image as an OCI layout tar that calls it `reference`. Equal images give equal bytes.
-    ///
-    /// Blobs for which `receiver_has` is true are left out; [`receive`](Self::receive) and
-    /// [`import`](Self::import) take them from the receiver's own store.
     pub fn export(
         &self,
         image: &Image,
         reference: &Reference,
-        receiver_has: impl Fn(&Digest) -> bool,
         writer: impl Write,
     ) -> Result<(), ExportError> {
         let _shared =
@@ -64,18 +60,10 @@ impl ImageStore {
                 .map_err(|cause| failed(name, cause))?;
         }
         for blob in std::iter::once(&manifest).chain(image.blobs()) {
-            if receiver_has(&blob.digest) {
-                continue;
-            }
             let name = format!("blobs/sha256/{}", blob.digest.hex());
             self.append_blob(&mut archive, &name, blob).map_err(|cause| failed(&name, cause))?;
         }
         archive.into_inner().and_then(|mut writer| writer.flush()).map_err(|cause| failed("the end", cause))
-    }
-
-    /// True if the store has this blob; what a receiver tells an exporting node.
-    pub fn has_blob(&self, digest: &Digest) -> bool {
-        self.blob_path(digest).is_file()
     }
 
     fn manifest_blob(&self, image: &Image) -> io::Result<Blob> {
