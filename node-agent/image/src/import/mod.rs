@@ -47,8 +47,8 @@ impl Default for ImportOptions {
 /// An image that was imported.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Imported {
-    /// The names it now has, at least one.
-    pub references: Vec<Reference>,
+    /// The name it now has.
+    pub reference: Reference,
     /// The image.
     pub image: Image,
 }
@@ -180,7 +180,8 @@ struct Candidate {
 }
 
 impl ImageStore {
-    /// Imports the images of an archive: an OCI layout or what `docker save` wrote, plain, gzip or zstd.
+    /// Imports the images of an archive: an OCI layout or what `docker save` wrote, plain, gzip or zstd. The result
+    /// has an entry for each name.
     pub fn import(&self, reader: impl Read, options: &ImportOptions) -> Result<Vec<Imported>, ImportError> {
         let mut staging = Staging::begin(self, options.max_bytes).map_err(ImportError::Begin)?;
         let source = Source::read_archive(reader, &mut staging)?;
@@ -208,7 +209,7 @@ impl ImageStore {
         let mut staging = Staging::begin(self, options.max_bytes).map_err(ImportError::Begin)?;
         let candidate =
             rootfs::build_image(reader, config, &options.architecture, options.max_bytes, &mut staging)?;
-        let imported = check_image(&candidate.manifest, vec![reference], &options.architecture, &staging)?;
+        let imported = check_image(&candidate.manifest, reference, &options.architecture, &staging)?;
         self.publish(&mut staging, std::slice::from_ref(&imported))?;
         Ok(imported)
     }
@@ -227,8 +228,7 @@ impl ImageStore {
         let Some(candidate) = found.iter().find(|candidate| candidate.manifest == *manifest) else {
             return Err(ImportError::Missing { path: format!("image {manifest}") });
         };
-        let imported =
-            check_image(&candidate.manifest, vec![reference.clone()], &options.architecture, &staging)?;
+        let imported = check_image(&candidate.manifest, reference.clone(), &options.architecture, &staging)?;
         self.publish(&mut staging, std::slice::from_ref(&imported))?;
         Ok(imported)
     }
@@ -243,7 +243,7 @@ impl ImageStore {
         let named = choose(candidates, options.reference.as_ref())?;
         let imported = named
             .into_iter()
-            .map(|(manifest, references)| check_image(&manifest, references, &options.architecture, &staging))
+            .map(|(manifest, reference)| check_image(&manifest, reference, &options.architecture, &staging))
             .collect::<Result<Vec<_>, _>>()?;
         self.publish(&mut staging, &imported)?;
         Ok(imported)
@@ -252,12 +252,12 @@ impl ImageStore {
     /// Blobs first, names last: a name never leads to a blob that is not there.
     fn publish(&self, staging: &mut Staging<'_>, imported: &[Imported]) -> Result<(), ImportError> {
         let mut names = Vec::new();
-        for Imported { references, image } in imported {
+        for Imported { reference, image } in imported {
             let digests = std::iter::once(&image.manifest).chain(image.blobs().map(|blob| &blob.digest));
             staging
                 .commit(digests)
                 .map_err(|cause| ImportError::Commit { manifest: image.manifest.clone(), cause })?;
-            names.extend(references.iter().map(|reference| (reference.clone(), image.manifest.clone())));
+            names.push((reference.clone(), image.manifest.clone()));
         }
         self.name_images(&names).map_err(ImportError::Register)
     }
@@ -278,7 +278,7 @@ fn find_images(
 fn choose(
     candidates: Vec<Candidate>,
     wanted: Option<&Reference>,
-) -> Result<Vec<(Digest, Vec<Reference>)>, ImportError> {
+) -> Result<Vec<(Digest, Reference)>, ImportError> {
     let Some(wanted) = wanted else { return choose_all(candidates) };
     let names: Vec<String> = candidates.iter().flat_map(|candidate| candidate.names.clone()).collect();
     let called = |candidate: &Candidate| {
@@ -293,18 +293,15 @@ fn choose(
         Some(digest) if *digest != chosen.manifest => {
             Err(ImportError::Pinned { wanted: wanted.clone(), actual: chosen.manifest })
         }
-        Some(_) | None => Ok(vec![(chosen.manifest, vec![wanted.clone()])]),
+        Some(_) | None => Ok(vec![(chosen.manifest, wanted.clone())]),
     }
 }
 
-fn choose_all(candidates: Vec<Candidate>) -> Result<Vec<(Digest, Vec<Reference>)>, ImportError> {
-    let parse =
-        |names: Vec<String>| names.iter().map(|name| name.parse()).collect::<Result<Vec<Reference>, _>>();
+fn choose_all(candidates: Vec<Candidate>) -> Result<Vec<(Digest, Reference)>, ImportError> {
     let mut named = Vec::new();
     for Candidate { manifest, names } in candidates {
-        let references = parse(names).map_err(ImportError::Name)?;
-        if !references.is_empty() {
-            named.push((manifest, references));
+        for name in names {
+            named.push((manifest.clone(), name.parse().map_err(ImportError::Name)?));
         }
     }
     if named.is_empty() { Err(ImportError::Nameless) } else { Ok(named) }
@@ -313,7 +310,7 @@ fn choose_all(candidates: Vec<Candidate>) -> Result<Vec<(Digest, Vec<Reference>)
 /// Reads a staged image and checks that nothing of it is missing.
 fn check_image(
     manifest: &Digest,
-    references: Vec<Reference>,
+    reference: Reference,
     architecture: &str,
     staging: &Staging<'_>,
 ) -> Result<Imported, ImportError> {
@@ -333,7 +330,7 @@ fn check_image(
             return Err(ImportError::WrongSize { entry, expected: blob.size, actual: found.size });
         }
     }
-    Ok(Imported { references, image })
+    Ok(Imported { reference, image })
 }
 
 /// Stages a document of our own. Keys are sorted, so that equal values have equal digests.
