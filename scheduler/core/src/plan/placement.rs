@@ -1,0 +1,56 @@
+//! A node for every task that nobody may run and that is wanted: new ones,
+//! replaced ones whose old revision has ended, and those of lost nodes.
+
+use super::Plan;
+use crate::command::Op;
+use crate::place::{Needs, Ranking, Room};
+use crate::state::State;
+use dray_model::{Task, TaskPhase, Workload};
+
+pub(super) fn plan_placements(state: &State, plan: &mut Plan, steps_max: usize) {
+    let mut room = Room::new(state);
+    for workload in state.workloads().values().filter(|workload| !workload.deleting) {
+        if plan.steps.len() >= steps_max {
+            return;
+        }
+        place_vacant(state, workload, &mut room, plan);
+    }
+}
+
+fn place_vacant<'a>(state: &'a State, workload: &Workload, room: &mut Room<'a>, plan: &mut Plan) {
+    let wanted = |task: &&Task| task.id.slot < workload.spec.replicas && state.is_vacant(task);
+    // Tasks of a workload differ only in what they left behind: rank the
+    // nodes once for those that left nothing.
+    let mut common: Option<Ranking<'a>> = None;
+    for task in state.tasks_of(&workload.name).filter(wanted) {
+        let needs = Needs::to_start(state, &task.id, &workload.spec.template);
+        if needs.leftovers.is_empty() {
+            let ranking = common.get_or_insert_with(|| Ranking::new(room, &workload.name, needs));
+            place_task(task, ranking, room, plan);
+        } else {
+            place_task(task, &mut Ranking::new(room, &workload.name, needs), room, plan);
+            common = None;
+        }
+    }
+}
+
+fn place_task<'a>(task: &Task, ranking: &mut Ranking<'a>, room: &mut Room<'a>, plan: &mut Plan) {
+    let id = task.id.clone();
+    match ranking.take(room) {
+        Some(node) => plan.push(Op::Place { task: id, node }, reason(task)),
+        None => {
+            let message = format!("no node can take it: {}", ranking.tally());
+            if task.observed.message != message {
+                plan.push(Op::Explain { task: id, message }, "people want to know");
+            }
+        }
+    }
+}
+
+fn reason(task: &Task) -> String {
+    match (&task.node, task.observed.phase) {
+        (None, _) => "it is new".into(),
+        (Some(_), TaskPhase::Stopped) => "its old revision has ended".into(),
+        (Some(node), _) => format!("{node} is lost"),
+    }
+}

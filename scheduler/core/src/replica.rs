@@ -1,0 +1,467 @@
+//! One voter: a raft node and the state that its log makes.
+//!
+//! Sans-io. Inputs are [`Replica::tick`], [`Replica::step`],
+//! [`Replica::propose`] and [`Replica::read_index`]; after any number of them
+//! the host calls [`Replica::ready`] until it returns nothing, and performs
+//! each [`Effects`] in its order: **persist, then send, then answer**. The
+//! replica's state already holds what the effects describe; nobody but the
+//! host looks at it, and the host looks only once it has persisted.
+//!
+//! Membership is fixed: every voter begins with the same snapshot at index 1,
+//! which names all voters and holds an empty cluster.
+
+mod effects;
+mod log;
+mod timeouts;
+
+pub use effects::{
+    Answer, Applied, Done, Effects, Envelope, LogEntry, Persist, ReadAnswer, Recovered, Ticket, Unanswered,
+};
+
+use crate::apply::{apply, apply_nothing};
+use crate::codec::{self, DecodeError, EncodeError};
+use crate::command::Command;
+use crate::state::State;
+use dray_model::address::ClusterCidr;
+use log::MemoryLog;
+use prost_raft::Message as _;
+use raft::prelude::{ConfState, Entry, EntryType, Message, MessageType, Snapshot};
+use raft::{RawNode, ReadOnlyOption, SnapshotStatus, StateRole};
+use std::collections::BTreeMap;
+use timeouts::enforce_timeout;
+
+/// How a replica is set up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// This voter.
+    pub id: u64,
+    /// All voters, the same list everywhere.
+    pub voters: Vec<u64>,
+    /// The cluster's address range, the same everywhere.
+    pub cidr: ClusterCidr,
+    /// Ticks without a leader before an election, at least.
+    pub election_ticks: usize,
+    /// Ticks between a leader's heartbeats.
+    pub heartbeat_ticks: usize,
+    /// A snapshot is taken each time this many entries were applied.
+    pub snapshot_every: u64,
+    /// So many entries before a snapshot are kept, for followers that are a
+    /// little behind.
+    pub entries_kept: u64,
+    /// Chooses the election timeouts; different on every voter.
+    pub seed: u64,
+}
+
+/// Why a replica can't begin.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Stored bytes of raft's can't be read.
+    #[error("decode the stored {what}")]
+    Stored {
+        /// Which part.
+        what: &'static str,
+        /// Why.
+        #[source]
+        cause: prost_raft::DecodeError,
+    },
+    /// The stored snapshot's state can't be read.
+    #[error("decode the stored snapshot's state")]
+    State(#[from] DecodeError),
+    /// The empty state can't be written; a defect.
+    #[error("encode the first snapshot")]
+    Encode(#[from] EncodeError),
+    /// Raft refuses the set-up.
+    #[error("set up raft")]
+    Raft(#[from] raft::Error),
+}
+
+/// Why the process must stop: going on could make replicas differ.
+#[derive(Debug, thiserror::Error)]
+pub enum Fatal {
+    /// An entry that this program can't read.
+    #[error("entry {index} can't be applied")]
+    Entry {
+        /// Its index.
+        index: u64,
+        /// Why.
+        #[source]
+        cause: DecodeError,
+    },
+    /// An entry of a kind that is never proposed.
+    #[error("entry {index} changes the membership, which is fixed")]
+    Membership {
+        /// Its index.
+        index: u64,
+    },
+    /// A leader's snapshot that this program can't read.
+    #[error("a snapshot can't be restored")]
+    Snapshot(#[from] DecodeError),
+    /// The state can't be written; a defect.
+    #[error("the state can't be written")]
+    Encode(#[from] EncodeError),
+}
+
+/// A message from another voter that can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StepError {
+    /// Not a message.
+    #[error("decode a raft message")]
+    Decode(#[from] prost_raft::DecodeError),
+    /// For another voter.
+    #[error("a raft message for voter {to}")]
+    Misdirected {
+        /// For whom.
+        to: u64,
+    },
+    /// Of no use to raft.
+    #[error("step a raft message")]
+    Raft(#[from] raft::Error),
+}
+
+/// Why a proposal or a read isn't taken up.
+#[derive(Debug, thiserror::Error)]
+pub enum NotTaken {
+    /// Another voter leads, or nobody does.
+    #[error("not the leader")]
+    NotLeader {
+        /// The leader, if it is known.
+        leader: Option<u64>,
+    },
+    /// Elected, but not yet sure of everything its predecessors committed.
+    #[error("just elected; repeat in a moment")]
+    NotReady,
+    /// Too much is under way.
+    #[error("too many proposals are under way; repeat in a moment")]
+    Busy,
+    /// The command can't be written; a defect.
+    #[error("encode the command")]
+    Encode(#[from] EncodeError),
+}
+
+/// One voter.
+pub struct Replica {
+    raw: RawNode<MemoryLog>,
+    state: State,
+    config: Config,
+    tickets: u64,
+    /// Proposals under way, by index: the term and ticket of each.
+    proposals: BTreeMap<u64, (u64, Ticket)>,
+    /// Reads that raft has confirmed for an index not applied yet.
+    confirmed: Vec<(Ticket, u64)>,
+    /// Reads that raft has not confirmed.
+    reads: Vec<Ticket>,
+}
+
+impl Replica {
+    /// Begins, with what was persisted before, if anything was.
+    ///
+    /// # Errors
+    /// What was stored can't be used.
+    pub fn new(config: Config, stored: Recovered, logger: &slog::Logger) -> Result<Replica, StartError> {
+        let snapshot = match &stored.snapshot {
+            Some(bytes) => decode("snapshot", bytes)?,
+            None => first_snapshot(&config)?,
+        };
+        let state = codec::decode_state(&snapshot.data)?;
+        let entries: Result<Vec<Entry>, _> = stored.entries.iter().map(|e| decode("entry", e)).collect();
+        let hard_state = stored.hard_state.as_deref().map(|bytes| decode("hard state", bytes)).transpose()?;
+        let mut log = MemoryLog::new(snapshot);
+        log.recover(entries?, hard_state);
+        let raft = raft_config(&config, log.snapshot_index());
+        raft.validate()?;
+        let mut raw = RawNode::new(&raft, log, logger)?;
+        enforce_timeout(&mut raw, config.seed);
+        let (proposals, confirmed, reads) = (BTreeMap::new(), Vec::new(), Vec::new());
+        Ok(Replica { raw, state, config, tickets: 0, proposals, confirmed, reads })
+    }
+
+    /// The replicated state as of the last entry that was applied here.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// This voter.
+    pub fn id(&self) -> u64 {
+        self.config.id
+    }
+
+    /// The present term.
+    pub fn term(&self) -> u64 {
+        self.raw.raft.term
+    }
+
+    /// Who leads, as far as this voter knows.
+    pub fn leader(&self) -> Option<u64> {
+        Some(self.raw.raft.leader_id).filter(|id| *id != raft::INVALID_ID)
+    }
+
+    /// Whether this voter leads and has applied all that its predecessors
+    /// committed: only then may it plan and answer.
+    pub fn leads(&self) -> bool {
+        let applied = self.raw.store().term_of(self.state.applied());
+        self.raw.raft.state == StateRole::Leader && applied == Some(self.raw.raft.term)
+    }
+
+    /// One tick of the clock has passed.
+    pub fn tick(&mut self) {
+        self.raw.tick();
+        enforce_timeout(&mut self.raw, self.config.seed);
+    }
+
+    /// A message from another voter has arrived.
+    ///
+    /// # Errors
+    /// It can't be used; nothing has changed.
+    pub fn step(&mut self, bytes: &[u8]) -> Result<(), StepError> {
+        let message = Message::decode(bytes)?;
+        if message.to != self.config.id {
+            return Err(StepError::Misdirected { to: message.to });
+        }
+        // A proposal or a read that a follower passed on would have no answer.
+        if matches!(message.get_msg_type(), MessageType::MsgPropose | MessageType::MsgReadIndex) {
+            return Err(StepError::Raft(raft::Error::ProposalDropped));
+        }
+        let stepped = self.raw.step(message);
+        enforce_timeout(&mut self.raw, self.config.seed);
+        Ok(stepped?)
+    }
+
+    /// Puts a command into the log. Its answer comes with some later effects.
+    ///
+    /// # Errors
+    /// It was not taken up; nothing has changed.
+    pub fn propose(&mut self, command: &Command) -> Result<Ticket, NotTaken> {
+        self.check_leads()?;
+        let before = self.raw.raft.raft_log.last_index();
+        let bytes = codec::encode_command(command)?;
+        self.raw.propose(Vec::new(), bytes).map_err(|_| NotTaken::Busy)?;
+        let index = before + 1;
+        debug_assert_eq!(self.raw.raft.raft_log.last_index(), index, "one proposal, one entry");
+        let ticket = self.ticket();
+        self.proposals.insert(index, (self.raw.raft.term, ticket));
+        Ok(ticket)
+    }
+
+    /// Asks whether this voter still leads, so that what it has applied by
+    /// then may be read.
+    ///
+    /// # Errors
+    /// It was not taken up.
+    pub fn read_index(&mut self) -> Result<Ticket, NotTaken> {
+        self.check_leads()?;
+        let ticket = self.ticket();
+        self.raw.read_index(ticket.0.to_be_bytes().to_vec());
+        self.reads.push(ticket);
+        Ok(ticket)
+    }
+
+    /// Hands the leadership to another voter, before a planned stop.
+    pub fn transfer_leader(&mut self, to: u64) {
+        self.raw.transfer_leader(to);
+    }
+
+    /// A message to a voter could not be sent.
+    pub fn unreachable(&mut self, id: u64) {
+        self.raw.report_unreachable(id);
+    }
+
+    /// Says how the sending of a snapshot went. Without this raft sends that
+    /// voter nothing more.
+    pub fn snapshot_sent(&mut self, to: u64, arrived: bool) {
+        let status = if arrived { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
+        self.raw.report_snapshot(to, status);
+    }
+
+    /// What the host must do now; `None` when there is nothing.
+    ///
+    /// # Errors
+    /// The process must stop.
+    pub fn ready(&mut self) -> Result<Option<Effects>, Fatal> {
+        let mut effects = Effects::default();
+        self.fail_if_deposed(&mut effects);
+        if self.raw.has_ready() {
+            self.turn(&mut effects)?;
+        }
+        self.serve_reads(&mut effects);
+        let idle = effects.persist.is_empty()
+            && effects.messages.is_empty()
+            && effects.answers.is_empty()
+            && effects.reads.is_empty()
+            && effects.applied.is_empty()
+            && !effects.restored;
+        Ok(if idle { None } else { Some(effects) })
+    }
+
+    /// One round of raft's own cycle. What it calls persisted here, the host
+    /// persists before anything of these effects is seen outside.
+    fn turn(&mut self, effects: &mut Effects) -> Result<(), Fatal> {
+        let mut ready = self.raw.ready();
+        self.send(ready.take_messages(), effects);
+        if !ready.snapshot().is_empty() {
+            self.restore(ready.snapshot().clone(), effects)?;
+        }
+        self.apply_entries(ready.take_committed_entries(), effects)?;
+        self.raw.mut_store().append(ready.entries());
+        effects.persist.entries = ready.entries().iter().map(log_entry).collect();
+        if let Some(hard_state) = ready.hs() {
+            self.raw.mut_store().set_hard_state(hard_state.clone());
+            effects.persist.hard_state = Some(hard_state.encode_to_vec());
+        }
+        self.send(ready.take_persisted_messages(), effects);
+        self.confirmed.extend(ready.take_read_states().iter().filter_map(|read| {
+            let number = u64::from_be_bytes(read.request_ctx.as_slice().try_into().ok()?);
+            Some((Ticket(number), read.index))
+        }));
+
+        let mut light = self.raw.advance(ready);
+        if let Some(commit) = light.commit_index() {
+            self.raw.mut_store().set_commit(commit);
+            effects.persist.hard_state = Some(self.raw.store().hard_state().encode_to_vec());
+        }
+        self.send(light.take_messages(), effects);
+        self.apply_entries(light.take_committed_entries(), effects)?;
+        self.raw.advance_apply();
+        enforce_timeout(&mut self.raw, self.config.seed);
+        Ok(())
+    }
+
+    fn send(&self, messages: Vec<Message>, effects: &mut Effects) {
+        effects.messages.extend(messages.iter().map(|message| Envelope {
+            to: message.to,
+            bytes: message.encode_to_vec(),
+            snapshot: message.get_msg_type() == MessageType::MsgSnapshot,
+        }));
+    }
+
+    fn apply_entries(&mut self, entries: Vec<Entry>, effects: &mut Effects) -> Result<(), Fatal> {
+        entries.into_iter().try_for_each(|entry| self.apply_entry(&entry, effects))
+    }
+
+    fn apply_entry(&mut self, entry: &Entry, effects: &mut Effects) -> Result<(), Fatal> {
+        let index = entry.index;
+        if entry.get_entry_type() != EntryType::EntryNormal {
+            return Err(Fatal::Membership { index });
+        }
+        if entry.data.is_empty() {
+            apply_nothing(&mut self.state, index);
+            effects.applied.push(Applied { index, changes: Vec::new() });
+        } else {
+            let command = codec::decode_command(&entry.data);
+            let command = command.map_err(|cause| Fatal::Entry { index, cause })?;
+            let outcome = apply(&mut self.state, index, &command);
+            effects.applied.push(Applied { index, changes: outcome.changes });
+            self.answer(entry, outcome.result, effects);
+        }
+        if index.is_multiple_of(self.config.snapshot_every) {
+            self.compact(entry, effects)?;
+        }
+        Ok(())
+    }
+
+    /// Answers the proposal that had this index, if it was made here.
+    fn answer(&mut self, entry: &Entry, result: Result<crate::Reply, crate::Refusal>, effects: &mut Effects) {
+        if let Some((term, ticket)) = self.proposals.remove(&entry.index) {
+            let done = Done { index: entry.index, result };
+            let result = if term == entry.term { Ok(done) } else { Err(Unanswered::Dropped) };
+            effects.answers.push(Answer { ticket, result });
+        }
+    }
+
+    /// Takes a leader's snapshot in place of all that is here.
+    fn restore(&mut self, snapshot: Snapshot, effects: &mut Effects) -> Result<(), Fatal> {
+        self.state = codec::decode_state(&snapshot.data)?;
+        effects.persist.snapshot = Some(snapshot.encode_to_vec());
+        effects.persist.clear_entries = true;
+        effects.restored = true;
+        self.raw.mut_store().restore(snapshot);
+        Ok(())
+    }
+
+    /// Takes a snapshot of the state as of an entry that was just applied.
+    fn compact(&mut self, entry: &Entry, effects: &mut Effects) -> Result<(), Fatal> {
+        let voters = self.raw.store().voters().clone();
+        let snapshot = snapshot(&self.state, entry.term, voters)?;
+        effects.persist.snapshot = Some(snapshot.encode_to_vec());
+        self.raw.mut_store().compact(snapshot, self.config.entries_kept);
+        effects.persist.first_kept = Some(self.raw.store().first());
+        Ok(())
+    }
+
+    /// Once the leadership is lost, nobody here will hear of the rest.
+    fn fail_if_deposed(&mut self, effects: &mut Effects) {
+        if self.raw.raft.state == StateRole::Leader {
+            return;
+        }
+        let unknown = Unanswered::Unknown;
+        let proposals = std::mem::take(&mut self.proposals).into_values();
+        effects.answers.extend(proposals.map(|(_, ticket)| Answer { ticket, result: Err(unknown) }));
+        self.confirmed.clear();
+        let reads = std::mem::take(&mut self.reads).into_iter();
+        effects.reads.extend(reads.map(|ticket| ReadAnswer { ticket, index: Err(unknown) }));
+    }
+
+    fn serve_reads(&mut self, effects: &mut Effects) {
+        let applied = self.state.applied();
+        let served = self.confirmed.extract_if(.., |(_, index)| *index <= applied);
+        for (ticket, index) in served {
+            self.reads.retain(|waiting| *waiting != ticket);
+            effects.reads.push(ReadAnswer { ticket, index: Ok(index) });
+        }
+    }
+
+    fn check_leads(&self) -> Result<(), NotTaken> {
+        match self.raw.raft.state {
+            StateRole::Leader if self.leads() => Ok(()),
+            StateRole::Leader => Err(NotTaken::NotReady),
+            StateRole::Follower | StateRole::Candidate | StateRole::PreCandidate => {
+                Err(NotTaken::NotLeader { leader: self.leader() })
+            }
+        }
+    }
+
+    fn ticket(&mut self) -> Ticket {
+        self.tickets += 1;
+        Ticket(self.tickets)
+    }
+}
+
+fn raft_config(config: &Config, applied: u64) -> raft::Config {
+    raft::Config {
+        id: config.id,
+        applied,
+        election_tick: config.election_ticks,
+        heartbeat_tick: config.heartbeat_ticks,
+        pre_vote: true,
+        check_quorum: true,
+        read_only_option: ReadOnlyOption::Safe,
+        max_size_per_msg: 1 << 20,
+        max_inflight_msgs: 256,
+        max_uncommitted_size: 64 << 20,
+        max_committed_size_per_ready: 16 << 20,
+        ..raft::Config::default()
+    }
+}
+
+/// What every voter begins with: an empty cluster at index 1 of term 1.
+fn first_snapshot(config: &Config) -> Result<Snapshot, EncodeError> {
+    let mut state = State::new(config.cidr);
+    apply_nothing(&mut state, 1);
+    snapshot(&state, 1, ConfState::from((config.voters.clone(), Vec::new())))
+}
+
+fn snapshot(state: &State, term: u64, voters: ConfState) -> Result<Snapshot, EncodeError> {
+    let mut snapshot = Snapshot { data: codec::encode_state(state)?, ..Snapshot::default() };
+    let metadata = snapshot.mut_metadata();
+    metadata.index = state.applied();
+    metadata.term = term;
+    metadata.set_conf_state(voters);
+    Ok(snapshot)
+}
+
+fn log_entry(entry: &Entry) -> LogEntry {
+    LogEntry { index: entry.index, bytes: entry.encode_to_vec() }
+}
+
+fn decode<M: prost_raft::Message + Default>(what: &'static str, bytes: &[u8]) -> Result<M, StartError> {
+    M::decode(bytes).map_err(|cause| StartError::Stored { what, cause })
+}
