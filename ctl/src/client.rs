@@ -1,0 +1,218 @@
+//! One request to whichever scheduler answers.
+//!
+//! Any scheduler serves the API. One that can't be reached, or that has no
+//! leader, is passed over for the next, with the same request: writes carry a
+//! request id, so that one which did arrive isn't done twice.
+
+use crate::connection::{Connection, Endpoints};
+use crate::error::CallError;
+use dray_proto::status::leader_hint;
+use dray_proto::tls::Credentials;
+use std::cell::Cell;
+use std::error::Error as _;
+use std::time::{Duration, Instant};
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Response, Status};
+
+/// How long a request is tried when nothing else was said.
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// After this long without an answer the next scheduler is asked.
+pub(crate) const ATTEMPT: Duration = Duration::from_secs(10);
+/// Between two rounds through all schedulers.
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// The schedulers of one cluster.
+pub(crate) struct Client {
+    places: Vec<Place>,
+    /// The place that answered last; asked first.
+    current: Cell<usize>,
+    timeout: Option<Duration>,
+}
+
+/// One scheduler.
+struct Place {
+    name: String,
+    channel: Channel,
+}
+
+/// How long to wait for schedulers that can't be reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// Say so after the second round: there may never have been any.
+    Short,
+    /// Until the time is up: they were there a moment ago.
+    Long,
+}
+
+impl Client {
+    /// Prepares connections; none is made yet.
+    pub(crate) fn new(connection: &Connection) -> anyhow::Result<Client> {
+        let places = match connection.endpoints()? {
+            Endpoints::Sockets(paths) => paths.iter().map(|path| socket(path)).collect::<Result<_, _>>()?,
+            Endpoints::Servers { servers, files } => {
+                let credentials = Credentials::load(&files)?;
+                servers.iter().map(|server| tcp(&credentials, server)).collect::<Result<_, _>>()?
+            }
+        };
+        Ok(Client { places, current: Cell::new(0), timeout: connection.timeout })
+    }
+
+    /// How long the user wants to wait for a result, if limited.
+    pub(crate) fn wait_limit(&self) -> Option<Duration> {
+        self.timeout
+    }
+
+    /// Whether a status means that another scheduler may do better.
+    pub(crate) fn may_try_again(status: &Status) -> bool {
+        Trouble::of(status).is_some()
+    }
+
+    /// Sends a request until a scheduler answers. `request` is called once per
+    /// attempt and must send the same each time.
+    pub(crate) async fn call<T, F>(&self, request: impl Fn(Channel) -> F) -> Result<T, CallError>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        self.call_with(Patience::Short, Some(ATTEMPT), request).await
+    }
+
+    /// As [`Client::call`], with a choice of patience and of the time that one
+    /// attempt may take (`None`: any).
+    pub(crate) async fn call_with<T, F>(
+        &self,
+        patience: Patience,
+        attempt: Option<Duration>,
+        request: impl Fn(Channel) -> F,
+    ) -> Result<T, CallError>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        let deadline = Instant::now() + self.timeout.unwrap_or(TIMEOUT);
+        let mut round = Round::default();
+        loop {
+            let place = &self.places[self.current.get()];
+            let limit = attempt.map(|limit| limit.min(deadline.saturating_duration_since(Instant::now())));
+            let status = match limited(limit, request(place.channel.clone())).await {
+                Ok(response) => return Ok(response.into_inner()),
+                Err(status) => status,
+            };
+            let Some(trouble) = Trouble::of(&status) else { return Err(CallError::Refused(status.into())) };
+            round.tried.push((place.name.clone(), trouble));
+            self.current.set((self.current.get() + 1) % self.places.len());
+            if round.tried.len() < self.places.len() {
+                continue;
+            }
+            if round.is_last(patience) || Instant::now() + PAUSE >= deadline {
+                return Err(round.error());
+            }
+            tokio::time::sleep(PAUSE).await;
+            round.again();
+        }
+    }
+}
+
+/// A channel to a scheduler's Unix socket.
+fn socket(path: &std::path::Path) -> anyhow::Result<Place> {
+    let path = std::path::absolute(path)?;
+    let endpoint = Endpoint::from_shared(format!("unix://{}", path.display()))?;
+    Ok(Place { name: path.display().to_string(), channel: endpoint.connect_lazy() })
+}
+
+/// A channel to a scheduler's address.
+fn tcp(credentials: &Credentials, server: &str) -> anyhow::Result<Place> {
+    let malformed =
+        || anyhow::anyhow!("{server:?} is not an address: write HOST:PORT, for instance 10.0.0.5:7000");
+    let (host, port) = server.rsplit_once(':').ok_or_else(malformed)?;
+    if host.is_empty() || port.parse::<u16>().is_err() {
+        return Err(malformed());
+    }
+    let channel =
+        credentials.channel(server).map_err(|error| anyhow::Error::new(error).context(malformed()))?;
+    Ok(Place { name: server.to_owned(), channel })
+}
+
+async fn limited<T>(
+    limit: Option<Duration>,
+    request: impl Future<Output = Result<T, Status>>,
+) -> Result<T, Status> {
+    match limit {
+        None => request.await,
+        Some(limit) => tokio::time::timeout(limit, request)
+            .await
+            .unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time"))),
+    }
+}
+
+/// Why another scheduler is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Trouble {
+    /// The connection failed.
+    Unreachable(String),
+    /// It answered that it can't serve now.
+    NotNow(String),
+}
+
+impl Trouble {
+    /// `None`: the status is the cluster's answer.
+    fn of(status: &Status) -> Option<Trouble> {
+        let text = status.message().to_owned();
+        match status.code() {
+            Code::Unavailable => Some(match root_cause(status) {
+                Some(cause) => Trouble::Unreachable(cause),
+                None => Trouble::NotNow(text),
+            }),
+            Code::DeadlineExceeded => Some(Trouble::NotNow(text)),
+            Code::Unknown | Code::Cancelled | Code::Internal => root_cause(status).map(Trouble::Unreachable),
+            Code::FailedPrecondition => leader_hint(status).map(|_| Trouble::NotNow(text)),
+            Code::Ok
+            | Code::InvalidArgument
+            | Code::NotFound
+            | Code::AlreadyExists
+            | Code::PermissionDenied
+            | Code::ResourceExhausted
+            | Code::Aborted
+            | Code::OutOfRange
+            | Code::Unimplemented
+            | Code::DataLoss
+            | Code::Unauthenticated => None,
+        }
+    }
+}
+
+/// What is at the bottom of a failed connection; nothing for an answer.
+fn root_cause(status: &Status) -> Option<String> {
+    let mut cause = status.source()?;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    Some(cause.to_string())
+}
+
+/// One pass through all schedulers.
+#[derive(Default)]
+struct Round {
+    number: u32,
+    tried: Vec<(String, Trouble)>,
+}
+
+impl Round {
+    fn again(&mut self) {
+        self.number += 1;
+        self.tried.clear();
+    }
+
+    /// Whether another round makes no sense.
+    fn is_last(&self, patience: Patience) -> bool {
+        let unreachable = self.tried.iter().all(|(_, trouble)| matches!(trouble, Trouble::Unreachable(_)));
+        patience == Patience::Short && unreachable && self.number > 0
+    }
+
+    fn error(&self) -> CallError {
+        let text = |trouble: &Trouble| match trouble {
+            Trouble::Unreachable(text) | Trouble::NotNow(text) => text.clone(),
+        };
+        CallError::NoAnswer {
+            tried: self.tried.iter().map(|(name, trouble)| (name.clone(), text(trouble))).collect(),
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! `apply` and `diff`: make the cluster's workloads what manifests say.
+//!
+//! Read everything, check everything here, let the scheduler check everything,
+//! and only then change anything.
+
+use super::{request_id, style, within};
+use crate::client::Client;
+use crate::connection::Connection;
+use crate::error::{CallError, Refusal};
+use crate::manifest::{self, Document, Problem, Problems};
+use crate::output::progress::Waiting;
+use crate::output::table::task_status;
+use crate::output::{Format, Out, diff, word};
+use crate::resource::{Kind, Object};
+use crate::watch::{Change, Watch};
+use dray_proto::status::details;
+use dray_proto::v1::workloads_client::WorkloadsClient;
+use dray_proto::v1::{self as wire, ApplyWorkloadRequest, ApplyWorkloadResponse, Task, TaskPhase};
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+
+const EXAMPLES: &str = "\
+Examples:
+  clusterctl apply -f redis.yaml
+  clusterctl apply -f manifests/ --wait --timeout 2m
+  clusterctl apply -f redis.yaml --dry-run --diff
+  cat *.yaml | clusterctl apply -f -
+
+All documents are checked, here and by the scheduler, before anything changes.";
+
+/// What to apply.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// A manifest, a directory of manifests (*.yaml, *.yml, *.json) or - for standard input
+    #[arg(short = 'f', long = "filename", required = true, value_name = "FILE")]
+    files: Vec<String>,
+    /// Check everything, change nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Show what changes
+    #[arg(long)]
+    diff: bool,
+    /// Wait until all tasks run
+    #[arg(long)]
+    wait: bool,
+    /// Output format
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
+}
+
+const DIFF_EXAMPLES: &str = "\
+Examples:
+  clusterctl diff -f redis.yaml
+
+Exit codes: 0 nothing would change, 1 something would, 2 failed.";
+
+/// What to compare.
+#[derive(Debug, clap::Args)]
+#[command(after_help = DIFF_EXAMPLES)]
+pub(crate) struct DiffArgs {
+    /// A manifest, a directory of manifests (*.yaml, *.yml, *.json) or - for standard input
+    #[arg(short = 'f', long = "filename", required = true, value_name = "FILE")]
+    files: Vec<String>,
+}
+
+/// Applies, or says what it would do.
+pub(crate) async fn run(args: &Args, connection: &Connection, out: &mut Out) -> anyhow::Result<ExitCode> {
+    let documents = manifest::load(&args.files)?;
+    let client = Client::new(connection)?;
+    let mut responses = Vec::new();
+    // One document is checked and applied by the same request.
+    if args.dry_run || documents.len() > 1 {
+        responses = check(&client, &documents).await?;
+    }
+    if !args.dry_run {
+        responses.clear();
+        for document in &documents {
+            responses.push(apply_one(&client, document, false).await.map_err(|e| explained(document, e))?);
+        }
+    }
+    for response in &responses {
+        report(args, response, out)?;
+    }
+    if !matches!(args.output, Format::Table | Format::Wide) {
+        let objects: Vec<_> =
+            responses.iter().filter_map(|r| r.workload.clone()).map(Object::Workload).collect();
+        out.objects(&objects, style(args.output), objects.len() == 1)?;
+    }
+    if args.wait && !args.dry_run {
+        let wanted = responses.iter().filter_map(|response| response.workload.as_ref()).map(Wanted::of);
+        within(client.wait_limit(), "waiting for the tasks", until_running(&client, wanted.collect(), out))
+            .await?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Compares only.
+pub(crate) async fn diff(
+    args: &DiffArgs,
+    connection: &Connection,
+    out: &mut Out,
+) -> anyhow::Result<ExitCode> {
+    match compare(args, connection, out).await {
+        Ok(false) => Ok(ExitCode::SUCCESS),
+        Ok(true) => Ok(ExitCode::from(1)),
+        Err(error) => {
+            out.failure(&error);
+            Ok(ExitCode::from(2))
+        }
+    }
+}
+
+/// Says whether anything would change.
+async fn compare(args: &DiffArgs, connection: &Connection, out: &mut Out) -> anyhow::Result<bool> {
+    let documents = manifest::load(&args.files)?;
+    let responses = check(&Client::new(connection)?, &documents).await?;
+    for response in &responses {
+        show_diff(response, out)?;
+    }
+    Ok(responses.iter().any(|response| response.change() != wire::Change::Unchanged))
+}
+
+/// Lets the scheduler check every document. All problems are told together.
+async fn check(client: &Client, documents: &[Document]) -> anyhow::Result<Vec<ApplyWorkloadResponse>> {
+    let (mut responses, mut problems) = (Vec::new(), Vec::new());
+    for document in documents {
+        match apply_one(client, document, true).await {
+            Ok(response) => responses.push(response),
+            Err(error) => match violations(document, &error) {
+                Some(found) => problems.extend(found),
+                None => return Err(error.into()),
+            },
+        }
+    }
+    if problems.is_empty() { Ok(responses) } else { Err(Problems(problems).into()) }
+}
+
+async fn apply_one(
+    client: &Client,
+    document: &Document,
+    validate_only: bool,
+) -> Result<ApplyWorkloadResponse, CallError> {
+    let manifest = &document.manifest;
+    let request = ApplyWorkloadRequest {
+        name: manifest.metadata.name.clone(),
+        labels: manifest.metadata.labels.clone(),
+        spec: Some(manifest.spec.clone().into()),
+        etag: String::new(),
+        request_id: request_id(),
+        validate_only,
+    };
+    client.call(async |channel| WorkloadsClient::new(channel).apply(request.clone()).await).await
+}
+
+/// A refusal as problems with the document's fields; `None` if it isn't about
+/// the document.
+fn violations(document: &Document, error: &CallError) -> Option<Vec<Problem>> {
+    let CallError::Refused(Refusal(status)) = error else { return None };
+    let details = details(status);
+    let problems = details.violations.iter().map(|v| document.problem(&v.field, &v.problem));
+    Some(problems.collect::<Vec<_>>()).filter(|problems| !problems.is_empty())
+}
+
+fn explained(document: &Document, error: CallError) -> anyhow::Error {
+    match violations(document, &error) {
+        Some(problems) => Problems(problems).into(),
+        None => anyhow::Error::new(error).context(format!("workload/{}", document.manifest.metadata.name)),
+    }
+}
+
+fn report(args: &Args, response: &ApplyWorkloadResponse, out: &mut Out) -> anyhow::Result<()> {
+    let name = response.workload.as_ref().map_or("", |workload| &workload.name);
+    if args.diff {
+        show_diff(response, out)?;
+    }
+    if matches!(args.output, Format::Table | Format::Wide) {
+        let dry = if args.dry_run { " (dry run)" } else { "" };
+        out.line(format_args!("workload/{name} {}{dry}", word::change(response.change())))?;
+    }
+    for warning in &response.warnings {
+        out.warning(format_args!("workload/{name}: {warning}"));
+    }
+    Ok(())
+}
+
+fn show_diff(response: &ApplyWorkloadResponse, out: &mut Out) -> anyhow::Result<()> {
+    let Some(workload) = &response.workload else { return Ok(()) };
+    let text = diff::specs(&workload.name, response.previous.clone(), workload.spec.clone())?;
+    Ok(diff::print(out, &text)?)
+}
+
+/// What has to run before the wait is over.
+#[derive(Debug, Clone)]
+pub(super) struct Wanted {
+    workload: String,
+    revision: u64,
+    replicas: u32,
+}
+
+impl Wanted {
+    /// What a workload asks for.
+    pub(super) fn of(workload: &wire::Workload) -> Wanted {
+        Wanted {
+            workload: workload.name.clone(),
+            revision: workload.revision,
+            replicas: workload.spec.as_ref().map_or(0, |spec| spec.replicas),
+        }
+    }
+
+    fn is_met(&self, tasks: &BTreeMap<String, Task>) -> bool {
+        self.running(tasks) == self.replicas as usize
+            && tasks.values().filter(|task| task.workload == self.workload).count() == self.replicas as usize
+    }
+
+    fn running(&self, tasks: &BTreeMap<String, Task>) -> usize {
+        let mine = tasks.values().filter(|task| task.workload == self.workload);
+        mine.filter(|task| task.revision >= self.revision && task.phase() == TaskPhase::Running).count()
+    }
+
+    /// How it stands, and why it isn't done.
+    fn progress(&self, tasks: &BTreeMap<String, Task>) -> String {
+        let waiting = tasks.values().find(|task| {
+            task.workload == self.workload && task.phase() != TaskPhase::Running && !task.message.is_empty()
+        });
+        let why = waiting.map(|task| format!("; {} is {}: {}", task.id, task_status(task), task.message));
+        let (name, running) = (&self.workload, self.running(tasks));
+        format!("workload/{name}: {running} of {} running{}", self.replicas, why.unwrap_or_default())
+    }
+}
+
+/// Waits until every workload's tasks run, all of the right revision.
+pub(super) async fn until_running(client: &Client, wanted: Vec<Wanted>, out: &mut Out) -> anyhow::Result<()> {
+    let mut watch = Watch::open(client, Kind::Task, "").await?;
+    let (mut tasks, mut synced) = (BTreeMap::new(), false);
+    let mut waiting = Waiting::new(out);
+    loop {
+        match watch.next().await? {
+            Change::Now(Object::Task(task)) => drop(tasks.insert(task.id.clone(), task)),
+            Change::Removed(object) => drop(tasks.remove(&object.name())),
+            Change::Synced => synced = true,
+            Change::Restarted => (tasks, synced) = (BTreeMap::new(), false),
+            Change::Now(_) => {}
+        }
+        if !synced {
+            continue;
+        }
+        match wanted.iter().find(|wanted| !wanted.is_met(&tasks)) {
+            None => break,
+            Some(open) => waiting.say(out, open.progress(&tasks)),
+        }
+    }
+    drop(waiting);
+    for wanted in &wanted {
+        out.note(wanted.progress(&tasks));
+    }
+    Ok(())
+}
