@@ -194,6 +194,8 @@ pub(crate) fn io_error(action: &'static str, path: &Path, cause: io::Error) -> S
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     fn store() -> (tempfile::TempDir, ImageStore) {
@@ -217,6 +219,13 @@ mod tests {
         assert_eq!(again.resolve(&reference(&format!("b@{digest}"))).expect("read"), Some(digest));
         assert!(again.remove(&reference("a:1")).expect("remove"));
         assert!(!again.remove(&reference("a:1")).expect("remove"));
+    }
+
+    #[test]
+    fn nobody_else_can_reach_the_layers() {
+        let (dir, _) = store();
+        let mode = |path| fs::metadata(dir.path().join(path)).expect("metadata").permissions().mode() & 0o777;
+        assert_eq!((mode("layers"), mode("blobs"), mode("tmp")), (0o700, 0o700, 0o700));
     }
 
     #[test]

@@ -5,7 +5,9 @@ mod fixture;
 use std::fs;
 use std::io;
 
-use container_image::{EntryError, Image, ImportError, ImportOptions, LayerError, UnpackError, UnpackLimits};
+use container_image::{
+    Digest, EntryError, Image, ImportError, ImportOptions, LayerError, UnpackError, UnpackLimits,
+};
 use fixture::{Parts, Tar, TestStore, gzip, header, small_parts, zstd};
 use tar::EntryType;
 
@@ -191,6 +193,24 @@ fn an_archive_cut_anywhere_leaves_nothing() {
             let result = test.store.import(&archive[..length], &ImportOptions::default());
             assert!(result.is_err(), "{length} of {whole} bytes");
             assert!(test.is_empty() && test.is_tidy(), "{length} of {whole} bytes");
+        }
+    }
+}
+
+#[test]
+fn a_layer_cut_anywhere_leaves_nothing() {
+    let layer = Tar::new().dir("a/").file("a/b", &[1; 3000]).symlink("c", "a/b").finish();
+    let diff_id = Digest::of(&layer);
+    for compress in [|bytes: &[u8]| bytes.to_vec(), gzip, zstd] {
+        let stored = compress(&layer);
+        for length in (1..stored.len()).step_by(61) {
+            let mut parts = Parts::plain("cut:1", vec![stored[..length].to_vec()]);
+            parts.config["rootfs"]["diff_ids"] = serde_json::json!([diff_id]);
+            let test = TestStore::new();
+            let image = test.import(&parts.oci_archive());
+            unpack_error(&test, &image, &UnpackLimits::default());
+            assert_eq!(fs::read_dir(test.dir.path().join("layers")).expect("list").count(), 0);
+            assert!(test.is_tidy(), "{length} of {} bytes", stored.len());
         }
     }
 }

@@ -19,8 +19,8 @@ pub(super) fn build_image(
     max_layer_bytes: u64,
     staging: &mut Staging<'_>,
 ) -> Result<Candidate, ImportError> {
-    let layer = staging.add(reader).map_err(ImportError::archive)?;
-    let diff_id = uncompressed_digest(&layer, max_layer_bytes, staging).map_err(ImportError::archive)?;
+    let layer = staging.add(reader).map_err(ImportError::Archive)?;
+    let diff_id = uncompressed_digest(&layer, max_layer_bytes, staging).map_err(ImportError::Archive)?;
     let rootfs = RootFsBuilder::default().typ("layers".to_owned()).diff_ids([diff_id.to_string()]).build();
     let configuration = ImageConfigurationBuilder::default()
         .architecture(Arch::from(architecture))

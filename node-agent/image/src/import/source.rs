@@ -37,7 +37,7 @@ pub(crate) enum Item {
 impl Source {
     /// Reads an archive, compressed or not, to its end.
     pub(crate) fn read_archive(reader: impl Read, staging: &mut Staging<'_>) -> Result<Self, ImportError> {
-        let reader = Decompressed::new(reader).map_err(ImportError::archive)?;
+        let reader = Decompressed::new(reader).map_err(ImportError::Archive)?;
         let mut items = BTreeMap::new();
         each_entry(reader, MAX_ARCHIVE_ENTRIES, |entry| {
             let path = clean_path(&String::from_utf8_lossy(&entry.path_bytes()));
@@ -46,7 +46,7 @@ impl Source {
             }
             Ok(())
         })
-        .map_err(|error| error.unify(ImportError::archive))?;
+        .map_err(|error| error.unify(ImportError::Archive))?;
         Ok(Self::Archive(items))
     }
 
