@@ -1,0 +1,319 @@
+//! The container's mounts that are made outside of it, as detached mounts: overlay root, tmpfs, binds, cgroup.
+//!
+//! Works as the node's root, in the shim. The results are plain file descriptors: init attaches them in its own mount
+//! namespace, a restore attaches them where CRIU finds them. Nothing becomes visible on the node.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use caps::CapSet;
+use nix::unistd::{Gid, Uid, setegid, seteuid};
+use rustix::fs::{CWD, Mode, mkdirat};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_flag,
+    fsconfig_set_string, fsmount, fsopen, open_tree,
+};
+use thiserror::Error;
+
+use crate::bundle::Bundle;
+use crate::cgroup::{Cgroup, Hierarchy};
+use crate::devices::{DeviceError, fill_dev};
+use crate::mounts::{KernelFs, MountKind, MountPlan, MountPlanError, plan_mounts};
+use crate::namespaces::{NamespaceError, idmap_namespace};
+use crate::shim::state::Backing;
+use crate::sys::{MountAttr, mount_setattr};
+
+/// Options that keep an upper directory valid under another overlay of equal layers: nothing in it may depend on inode
+/// numbers, file handles or data that stayed in a lower layer.
+const MOVABLE: [(&str, &str); 4] =
+    [("index", "off"), ("xino", "off"), ("metacopy", "off"), ("redirect_dir", "off")];
+
+/// A mount couldn't be made.
+#[derive(Debug, Error)]
+pub(crate) enum RootfsError {
+    #[error(transparent)]
+    Plan(#[from] MountPlanError),
+    #[error(transparent)]
+    Namespace(#[from] NamespaceError),
+    #[error("fill /dev")]
+    Devices(#[from] DeviceError),
+    #[error("create {path}")]
+    Create {
+        path: PathBuf,
+        #[source]
+        cause: io::Error,
+    },
+    #[error("{what} {path}")]
+    Mount {
+        what: &'static str,
+        path: PathBuf,
+        #[source]
+        cause: io::Error,
+    },
+    #[error("mount the overlay root file system: {step}")]
+    Overlay {
+        step: String,
+        #[source]
+        cause: io::Error,
+    },
+    #[error("an overlay needs at least one layer")]
+    NoLayers,
+}
+
+/// Attributes of everything that holds no programs and no devices.
+const INERT: u64 = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
+
+/// One mount below the root.
+#[derive(Debug)]
+pub(crate) struct Step {
+    /// Where the container sees it.
+    pub destination: PathBuf,
+    pub what: What,
+}
+
+/// How a mount comes to be.
+#[derive(Debug)]
+pub(crate) enum What {
+    /// It is there, detached, and only wants attaching.
+    Attach(OwnedFd, Backing),
+    /// It shows a namespace, so init makes it.
+    Make(KernelFs, MountPlan),
+}
+
+/// A container's file system, in pieces.
+#[derive(Debug)]
+pub(crate) struct Rootfs {
+    /// The overlay.
+    pub root: OwnedFd,
+    /// What goes below it, in this order.
+    pub steps: Vec<Step>,
+    /// An empty read-only directory, for masked ones.
+    pub empty: OwnedFd,
+}
+
+/// Makes everything that `bundle` asks for.
+pub(crate) fn prepare(bundle: &Bundle) -> Result<Rootfs, RootfsError> {
+    let plans = plan_mounts(bundle.spec.mounts().as_deref().unwrap_or_default())?;
+    let userns = bundle.idmap.map(idmap_namespace).transpose()?;
+    let root = overlay(bundle, userns.as_ref().map(AsFd::as_fd))?;
+    let mut steps = Vec::with_capacity(plans.len());
+    for plan in plans {
+        prepare_mount(bundle, plan, userns.as_ref().map(AsFd::as_fd), &mut steps)?;
+    }
+    Ok(Rootfs { root, steps, empty: empty_dir(bundle)? })
+}
+
+fn empty_dir(bundle: &Bundle) -> Result<OwnedFd, RootfsError> {
+    let data = [("mode".to_owned(), Some("555".to_owned())), ("size".to_owned(), Some("4k".to_owned()))];
+    tmpfs(Path::new("(masked)"), &data, libc::MOUNT_ATTR_RDONLY | INERT, bundle.root_id())
+}
+
+fn prepare_mount(
+    bundle: &Bundle,
+    plan: MountPlan,
+    userns: Option<BorrowedFd<'_>>,
+    steps: &mut Vec<Step>,
+) -> Result<(), RootfsError> {
+    let owner = bundle.root_id();
+    let mount = match &plan.kind {
+        MountKind::Kernel(fs) => {
+            let (fs, destination) = (*fs, plan.destination.clone());
+            steps.push(Step { destination, what: What::Make(fs, plan) });
+            return Ok(());
+        }
+        MountKind::Cgroup => return cgroup_mounts(&bundle.cgroup, &plan, owner, steps),
+        MountKind::Tmpfs => tmpfs(&plan.destination, &plan.data, plan.attributes, owner)?,
+        MountKind::Devices => devices(bundle, &plan)?,
+        MountKind::Bind { source, recursive, idmapped } => {
+            let attr = MountAttr { set: plan.attributes, ..idmap_attr(userns.filter(|_| *idmapped)) };
+            bind(source, *recursive, attr)?
+        }
+    };
+    let backing = plan.backing().unwrap_or(Backing::Bind);
+    steps.push(Step { destination: plan.destination, what: What::Attach(mount, backing) });
+    Ok(())
+}
+
+/// The overlay over all layers, lowest last as the kernel wants them, with the ids of `userns`.
+fn overlay(bundle: &Bundle, userns: Option<BorrowedFd<'_>>) -> Result<OwnedFd, RootfsError> {
+    if bundle.layers.is_empty() {
+        return Err(RootfsError::NoLayers);
+    }
+    make_dir(&bundle.upper_dir(), 0o755)?;
+    make_dir(&bundle.work_dir(), 0o700)?;
+    let read_only = MountAttr { set: libc::MOUNT_ATTR_RDONLY, ..MountAttr::default() };
+    let lower = |layer: &PathBuf| bind(layer, false, with_idmap(read_only, userns));
+    let layers = bundle.layers.iter().rev().map(lower).collect::<Result<Vec<_>, _>>()?;
+    let writable = bind(&bundle.writable_dir, false, idmap_attr(userns))?;
+    let paths = OverlayPaths {
+        lower: layers.iter().map(|fd| format!("/proc/self/fd/{}", fd.as_raw_fd())).collect(),
+        upper: format!("/proc/self/fd/{}/upper", writable.as_raw_fd()),
+        work: format!("/proc/self/fd/{}/work", writable.as_raw_fd()),
+    };
+    create_overlay(&paths, bundle.root_id())
+}
+
+/// Paths through our own descriptors: they reach detached mounts, and they are short.
+struct OverlayPaths {
+    lower: Vec<String>,
+    upper: String,
+    work: String,
+}
+
+fn create_overlay(paths: &OverlayPaths, owner: u32) -> Result<OwnedFd, RootfsError> {
+    let failed = |step: &str| {
+        let step = step.to_owned();
+        move |errno: Errno| RootfsError::Overlay { step, cause: errno.into() }
+    };
+    let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(failed("open"))?;
+    set_lower(&context, &paths.lower).map_err(failed("set the layers"))?;
+    fsconfig_set_string(&context, "upperdir", &paths.upper).map_err(failed("set the upper directory"))?;
+    fsconfig_set_string(&context, "workdir", &paths.work).map_err(failed("set the work directory"))?;
+    for (key, value) in MOVABLE {
+        fsconfig_set_string(&context, key, value).map_err(failed(key))?;
+    }
+    // With ids mapped, the node's root has no id inside of the upper directory: the mounter must be the container's root,
+    // or the kernel can't make the work directory and quietly turns the mount read-only.
+    as_owner(owner, || fsconfig_create(&context)).map_err(failed("create"))?;
+    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_NODEV)
+        .map_err(failed("mount"))
+}
+
+/// Names the layers one by one (Linux 6.7), or all in one option where that is unknown.
+fn set_lower(context: &OwnedFd, layers: &[String]) -> Result<(), Errno> {
+    let one_by_one = layers.iter().try_for_each(|layer| fsconfig_set_string(context, "lowerdir+", layer));
+    match one_by_one {
+        Err(Errno::INVAL) => fsconfig_set_string(context, "lowerdir", layers.join(":")),
+        done => done,
+    }
+}
+
+/// Calls `act` with the effective ids of `owner` and all capabilities.
+fn as_owner<T>(owner: u32, act: impl FnOnce() -> Result<T, Errno>) -> Result<T, Errno> {
+    if owner == 0 {
+        return act();
+    }
+    let errno = |errno: nix::Error| Errno::from_raw_os_error(errno as i32);
+    setegid(Gid::from_raw(owner)).map_err(errno)?;
+    seteuid(Uid::from_raw(owner)).map_err(errno)?;
+    // Leaving uid 0 took the effective capabilities; the permitted ones stayed.
+    let raised = caps::read(None, CapSet::Permitted).and_then(|all| caps::set(None, CapSet::Effective, &all));
+    let result = raised.map_err(|_| Errno::PERM).and_then(|()| act());
+    seteuid(Uid::from_raw(0)).map_err(errno)?;
+    setegid(Gid::from_raw(0)).map_err(errno)?;
+    result
+}
+
+/// A detached copy of the mount at `path`.
+fn bind(path: &Path, recursive: bool, attr: MountAttr) -> Result<OwnedFd, RootfsError> {
+    let failed = |what| move |cause: io::Error| RootfsError::Mount { what, path: path.to_owned(), cause };
+    let depth = if recursive { OpenTreeFlags::AT_RECURSIVE } else { OpenTreeFlags::empty() };
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | depth;
+    let mount = open_tree(CWD, path, flags).map_err(io::Error::from).map_err(failed("open"))?;
+    mount_setattr(mount.as_fd(), MountAttr { propagation: libc::MS_PRIVATE, ..attr })
+        .map_err(failed("set up"))?;
+    Ok(mount)
+}
+
+fn with_idmap(attr: MountAttr, userns: Option<BorrowedFd<'_>>) -> MountAttr {
+    let idmap = idmap_attr(userns);
+    MountAttr { set: attr.set | idmap.set, userns_fd: idmap.userns_fd, ..attr }
+}
+
+fn idmap_attr(userns: Option<BorrowedFd<'_>>) -> MountAttr {
+    userns.map_or(MountAttr::default(), |fd| MountAttr {
+        set: libc::MOUNT_ATTR_IDMAP,
+        userns_fd: u64::from(fd.as_raw_fd().unsigned_abs()),
+        ..MountAttr::default()
+    })
+}
+
+/// A new tmpfs, owned by `owner` unless its options say otherwise.
+fn tmpfs(
+    destination: &Path,
+    data: &[(String, Option<String>)],
+    attributes: u64,
+    owner: u32,
+) -> Result<OwnedFd, RootfsError> {
+    let make = || {
+        let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+        for key in ["uid", "gid"] {
+            fsconfig_set_string(&context, key, owner.to_string())?;
+        }
+        set_data(&context, data, owner)?;
+        fsconfig_create(&context)?;
+        fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attribute_flags(attributes))
+    };
+    make().map_err(|errno: Errno| RootfsError::Mount {
+        what: "make the tmpfs for",
+        path: destination.to_owned(),
+        cause: errno.into(),
+    })
+}
+
+/// Sets a file system's own options. Ids are the container's, so they are moved into its range (which starts at `base`).
+pub(crate) fn set_data(context: &OwnedFd, data: &[(String, Option<String>)], base: u32) -> Result<(), Errno> {
+    for (key, value) in data {
+        match (key.as_str(), value) {
+            ("uid" | "gid", Some(id)) => {
+                let id: u32 = id.parse().map_err(|_| Errno::INVAL)?;
+                fsconfig_set_string(context, key, id.saturating_add(base).to_string())?;
+            }
+            (_, Some(value)) => fsconfig_set_string(context, key, value)?,
+            (_, None) => fsconfig_set_flag(context, key)?,
+        }
+    }
+    Ok(())
+}
+
+/// The flags as the wrapper's type; the kernel's numbers are the same.
+pub(crate) fn attribute_flags(attributes: u64) -> MountAttrFlags {
+    MountAttrFlags::from_bits_retain(u32::try_from(attributes).unwrap_or(u32::MAX))
+}
+
+fn devices(bundle: &Bundle, plan: &MountPlan) -> Result<OwnedFd, RootfsError> {
+    let mount = tmpfs(&plan.destination, &plan.data, plan.attributes, bundle.root_id())?;
+    let extra = bundle.spec.linux().as_ref().and_then(|linux| linux.devices().as_deref()).unwrap_or_default();
+    fill_dev(mount.as_fd(), extra, bundle.root_id())?;
+    Ok(mount)
+}
+
+/// The container's own cgroup, read-only: the v2 directory itself, or a tmpfs with one directory per v1 hierarchy.
+fn cgroup_mounts(
+    cgroup: &Cgroup,
+    plan: &MountPlan,
+    owner: u32,
+    steps: &mut Vec<Step>,
+) -> Result<(), RootfsError> {
+    let attr = MountAttr { set: plan.attributes | libc::MOUNT_ATTR_RDONLY | INERT, ..MountAttr::default() };
+    let mut push = |destination, mount| {
+        steps.push(Step { destination, what: What::Attach(mount, Backing::Bind) });
+    };
+    if let Some(only) = cgroup.unified() {
+        push(plan.destination.clone(), bind(&only.dir, false, attr)?);
+        return Ok(());
+    }
+    let named: Vec<(&Hierarchy, &OsStr)> =
+        cgroup.hierarchies.iter().filter_map(|h| Some((h, h.mount_point.file_name()?))).collect();
+    let data = [("mode".to_owned(), Some("755".to_owned())), ("size".to_owned(), Some("64k".to_owned()))];
+    let directory = tmpfs(&plan.destination, &data, INERT, owner)?;
+    for (_, name) in &named {
+        let made = mkdirat(&directory, *name, Mode::from_raw_mode(0o555));
+        made.map_err(|errno| RootfsError::Create { path: plan.destination.join(name), cause: errno.into() })?;
+    }
+    push(plan.destination.clone(), directory);
+    for (hierarchy, name) in named {
+        push(plan.destination.join(name), bind(&hierarchy.dir, false, attr)?);
+    }
+    Ok(())
+}
+
+fn make_dir(path: &Path, mode: u32) -> Result<(), RootfsError> {
+    let made = fs::DirBuilder::new().recursive(true).mode(mode).create(path);
+    made.map_err(|cause| RootfsError::Create { path: path.to_owned(), cause })
+}
