@@ -8,7 +8,9 @@ use crate::state::{State, Tables};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-const VERSION: u8 = 1;
+/// The version of the encoding. Grows with every change of the shape of what
+/// is encoded.
+pub const VERSION: u8 = 1;
 
 /// Bytes that aren't what they should be.
 #[derive(Debug, thiserror::Error)]

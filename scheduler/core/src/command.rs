@@ -162,6 +162,16 @@ pub enum Op {
         /// Why, for people.
         message: String,
     },
+    /// Has every replica compare its snapshot with the leader's: one that
+    /// differs stops. Proposed by [`crate::Replica`] itself.
+    Compare {
+        /// The encoding that the digest is of; others compare nothing.
+        encoding: u8,
+        /// The snapshot's index.
+        index: u64,
+        /// The digest of its bytes.
+        digest: u64,
+    },
     /// Forgets a workload that was deleted and has no tasks left.
     RemoveWorkload {
         /// Its name.

@@ -58,7 +58,8 @@ impl Needs {
 
 fn leftovers(state: &State, task: &TaskId) -> Vec<(NodeName, MigrationId)> {
     let left = |m: &&Migration| {
-        m.task == *task && matches!(m.phase, MigrationPhase::Committed | MigrationPhase::Resumed)
+        let decided = matches!(m.phase, MigrationPhase::Committed | MigrationPhase::Resumed);
+        m.task == *task && decided && !state.is_cleaned(m.id)
     };
     state.migrations().values().filter(left).map(|m| (m.source.clone(), m.id)).collect()
 }

@@ -12,6 +12,8 @@ mod rollout;
 
 use crate::command::Op;
 use crate::state::State;
+use dray_model::ids::TaskId;
+use std::collections::BTreeSet;
 
 /// How eagerly to plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +40,8 @@ impl Default for Config {
 pub struct Plan {
     /// To be proposed in this order.
     pub steps: Vec<Step>,
+    /// The tasks that the steps are about.
+    tasks: BTreeSet<TaskId>,
 }
 
 /// One command and why.
@@ -58,10 +62,18 @@ impl Plan {
     fn push(&mut self, op: Op, reason: impl Into<String>) {
         self.steps.push(Step { op, reason: reason.into() });
     }
+
+    /// Adds a step about a task, unless there is one already: the first
+    /// planner to decide about a task is the only one in this plan.
+    fn push_for(&mut self, task: &TaskId, op: Op, reason: impl Into<String>) {
+        if self.tasks.insert(task.clone()) {
+            self.push(op, reason);
+        }
+    }
 }
 
-/// What to do next. Decisions about a slot, a task or a migration are made at
-/// most once per plan, so that its steps don't contradict each other.
+/// What to do next. A plan has at most one step about any task, so that its
+/// steps don't contradict each other.
 pub fn plan(state: &State, now_ms: u64, config: &Config) -> Plan {
     let mut plan = Plan::default();
     deadlines::plan_aborts(state, now_ms, &mut plan);

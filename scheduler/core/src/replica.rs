@@ -11,6 +11,7 @@
 //! which names all voters and holds an empty cluster.
 
 mod effects;
+mod errors;
 mod log;
 mod timeouts;
 
@@ -18,9 +19,11 @@ pub use effects::{
     Answer, Applied, Done, Effects, Envelope, LogEntry, Persist, ReadAnswer, Recovered, Ticket, Unanswered,
 };
 
+pub use errors::{Fatal, NotTaken, StartError, StepError};
+
 use crate::apply::{apply, apply_nothing};
-use crate::codec::{self, DecodeError, EncodeError};
-use crate::command::Command;
+use crate::codec::{self, EncodeError};
+use crate::command::{Command, Op};
 use crate::state::State;
 use dray_model::address::ClusterCidr;
 use log::MemoryLog;
@@ -52,92 +55,6 @@ pub struct Config {
     pub seed: u64,
 }
 
-/// Why a replica can't begin.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// Stored bytes of raft's can't be read.
-    #[error("decode the stored {what}")]
-    Stored {
-        /// Which part.
-        what: &'static str,
-        /// Why.
-        #[source]
-        cause: prost_raft::DecodeError,
-    },
-    /// The stored snapshot's state can't be read.
-    #[error("decode the stored snapshot's state")]
-    State(#[from] DecodeError),
-    /// The empty state can't be written; a defect.
-    #[error("encode the first snapshot")]
-    Encode(#[from] EncodeError),
-    /// Raft refuses the set-up.
-    #[error("set up raft")]
-    Raft(#[from] raft::Error),
-}
-
-/// Why the process must stop: going on could make replicas differ.
-#[derive(Debug, thiserror::Error)]
-pub enum Fatal {
-    /// An entry that this program can't read.
-    #[error("entry {index} can't be applied")]
-    Entry {
-        /// Its index.
-        index: u64,
-        /// Why.
-        #[source]
-        cause: DecodeError,
-    },
-    /// An entry of a kind that is never proposed.
-    #[error("entry {index} changes the membership, which is fixed")]
-    Membership {
-        /// Its index.
-        index: u64,
-    },
-    /// A leader's snapshot that this program can't read.
-    #[error("a snapshot can't be restored")]
-    Snapshot(#[from] DecodeError),
-    /// The state can't be written; a defect.
-    #[error("the state can't be written")]
-    Encode(#[from] EncodeError),
-}
-
-/// A message from another voter that can't be used.
-#[derive(Debug, thiserror::Error)]
-pub enum StepError {
-    /// Not a message.
-    #[error("decode a raft message")]
-    Decode(#[from] prost_raft::DecodeError),
-    /// For another voter.
-    #[error("a raft message for voter {to}")]
-    Misdirected {
-        /// For whom.
-        to: u64,
-    },
-    /// Of no use to raft.
-    #[error("step a raft message")]
-    Raft(#[from] raft::Error),
-}
-
-/// Why a proposal or a read isn't taken up.
-#[derive(Debug, thiserror::Error)]
-pub enum NotTaken {
-    /// Another voter leads, or nobody does.
-    #[error("not the leader")]
-    NotLeader {
-        /// The leader, if it is known.
-        leader: Option<u64>,
-    },
-    /// Elected, but not yet sure of everything its predecessors committed.
-    #[error("just elected; repeat in a moment")]
-    NotReady,
-    /// Too much is under way.
-    #[error("too many proposals are under way; repeat in a moment")]
-    Busy,
-    /// The command can't be written; a defect.
-    #[error("encode the command")]
-    Encode(#[from] EncodeError),
-}
-
 /// One voter.
 pub struct Replica {
     raw: RawNode<MemoryLog>,
@@ -150,6 +67,10 @@ pub struct Replica {
     confirmed: Vec<(Ticket, u64)>,
     /// Reads that raft has not confirmed.
     reads: Vec<Ticket>,
+    /// Index and digest of the last snapshot.
+    digest: (u64, u64),
+    /// Whether the other voters have yet to compare their snapshot with it.
+    compare: bool,
 }
 
 impl Replica {
@@ -172,7 +93,8 @@ impl Replica {
         let mut raw = RawNode::new(&raft, log, logger)?;
         enforce_timeout(&mut raw, config.seed);
         let (proposals, confirmed, reads) = (BTreeMap::new(), Vec::new(), Vec::new());
-        Ok(Replica { raw, state, config, tickets: 0, proposals, confirmed, reads })
+        let digest = raw.store().snapshot_digest();
+        Ok(Replica { raw, state, config, tickets: 0, proposals, confirmed, reads, digest, compare: false })
     }
 
     /// The replicated state as of the last entry that was applied here.
@@ -321,6 +243,7 @@ impl Replica {
         self.send(light.take_messages(), effects);
         self.apply_entries(light.take_committed_entries(), effects)?;
         self.raw.advance_apply();
+        self.propose_comparison()?;
         enforce_timeout(&mut self.raw, self.config.seed);
         Ok(())
     }
@@ -348,6 +271,7 @@ impl Replica {
         } else {
             let command = codec::decode_command(&entry.data);
             let command = command.map_err(|cause| Fatal::Entry { index, cause })?;
+            self.compare_with(&command.op)?;
             let outcome = apply(&mut self.state, index, &command);
             effects.applied.push(Applied { index, changes: outcome.changes });
             self.answer(entry, outcome.result, effects);
@@ -374,6 +298,7 @@ impl Replica {
         effects.persist.clear_entries = true;
         effects.restored = true;
         self.raw.mut_store().restore(snapshot);
+        self.digest = self.raw.store().snapshot_digest();
         Ok(())
     }
 
@@ -384,7 +309,28 @@ impl Replica {
         effects.persist.snapshot = Some(snapshot.encode_to_vec());
         self.raw.mut_store().compact(snapshot, self.config.entries_kept);
         effects.persist.first_kept = Some(self.raw.store().first());
+        self.digest = self.raw.store().snapshot_digest();
+        self.compare = true;
         Ok(())
+    }
+
+    /// The leader has every replica compare snapshots once per snapshot. If
+    /// the proposal is lost, the next snapshot's will do.
+    fn propose_comparison(&mut self) -> Result<(), EncodeError> {
+        if std::mem::take(&mut self.compare) && self.leads() {
+            let (index, digest) = self.digest;
+            let op = Op::Compare { encoding: codec::VERSION, index, digest };
+            let command = Command::new(self.state.clock_ms(), op);
+            // Refused only when too much is under way.
+            drop(self.raw.propose(Vec::new(), codec::encode_command(&command)?));
+        }
+        Ok(())
+    }
+
+    fn compare_with(&self, op: &Op) -> Result<(), Fatal> {
+        let Op::Compare { encoding, index, digest } = op else { return Ok(()) };
+        let comparable = *encoding == codec::VERSION && self.digest.0 == *index;
+        if comparable && self.digest.1 != *digest { Err(Fatal::Diverged { index: *index }) } else { Ok(()) }
     }
 
     /// Once the leadership is lost, nobody here will hear of the rest.

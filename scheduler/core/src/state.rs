@@ -206,6 +206,12 @@ impl State {
         self.tables.migrations.records().get(&id)
     }
 
+    /// Whether a migration's source has nothing left of the task, though its
+    /// target has not resumed it yet.
+    pub fn is_cleaned(&self, id: MigrationId) -> bool {
+        self.tables.migrations.is_cleaned(id)
+    }
+
     /// The images the cluster has, by reference.
     pub fn images(&self) -> &BTreeMap<String, Image> {
         &self.tables.images
@@ -341,6 +347,10 @@ impl State {
         self.changes.push(Change::Migration(migration.id));
         let forgotten = self.tables.migrations.put(migration);
         self.changes.extend(forgotten.map(Change::Migration));
+    }
+
+    pub(crate) fn mark_cleaned(&mut self, id: MigrationId) {
+        self.tables.migrations.mark_cleaned(id);
     }
 
     pub(crate) fn put_image(&mut self, image: Image) {

@@ -10,7 +10,6 @@ use dray_model::ids::{NodeName, TaskId};
 use dray_model::image::Image;
 use dray_model::node::About;
 use dray_model::{Liveness, MigrationPhase, Node, TaskPhase};
-use std::collections::BTreeSet;
 
 /// An agent began a session. What the node owned, it still owns: a node that
 /// was lost in between finds its tasks as they are, or given to others.

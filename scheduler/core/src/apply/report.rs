@@ -7,7 +7,7 @@ use crate::refusal::Refusal;
 use crate::state::State;
 use dray_model::assignment::{ImageReport, MigrationReport, TaskReport};
 use dray_model::event::Level;
-use dray_model::ids::NodeName;
+use dray_model::ids::{MigrationId, NodeName, TaskId};
 use dray_model::image::Image;
 use dray_model::migration::{Milestone, Side};
 use dray_model::task::Observed;
@@ -97,7 +97,7 @@ fn progress(state: &mut State, node: &NodeName, report: &MigrationReport) {
         (Side::Source, Milestone::Frozen) => advance(state, migration, MigrationPhase::Frozen),
         (Side::Target, Milestone::Restored) => commit(state, migration),
         (Side::Target, Milestone::Resumed) => resume(state, migration),
-        (Side::Source, Milestone::Cleaned) => advance(state, migration, MigrationPhase::Cleaned),
+        (Side::Source, Milestone::Cleaned) => clean(state, migration),
         (Side::Source | Side::Target, Milestone::Failed { failure }) => {
             abort_undecided(state, migration.id, &format!("{node}: {failure}"));
         }
@@ -128,9 +128,6 @@ fn advance(state: &mut State, mut migration: Migration, to: MigrationPhase) {
     let now_ms = state.clock_ms();
     if migration.advance(to, now_ms) {
         let (id, task) = (migration.id, migration.task.clone());
-        if to == MigrationPhase::Cleaned {
-            unfence(state, &migration);
-        }
         state.put_migration(migration);
         state.event(Level::Info, format!("migration/{id}"), &format!("{to:?}"), format!("{task}"));
     }
@@ -162,18 +159,47 @@ fn running(task: &Task, now_ms: u64) -> Observed {
     Observed { phase: TaskPhase::Running, since_ms, message: String::new(), ..task.observed.clone() }
 }
 
+/// The task runs at the target: the migration no longer concerns it.
 fn resume(state: &mut State, migration: Migration) {
-    unfence(state, &migration);
+    let (id, task) = (migration.id, migration.task.clone());
     advance(state, migration, MigrationPhase::Resumed);
+    let concerned = state.task(&task).is_some_and(|task| task.migration == Some(id));
+    let resumed = state.migration(id).is_some_and(|m| m.phase == MigrationPhase::Resumed);
+    if concerned && resumed {
+        state.edit_task(&task, |task| task.migration = None);
+    }
+    if state.is_cleaned(id) {
+        end(state, id);
+    }
 }
 
-/// A decided migration no longer concerns the task.
-fn unfence(state: &mut State, migration: &Migration) {
-    let task = state.task(&migration.task);
-    let concerned = task.is_some_and(|task| task.migration == Some(migration.id));
-    if concerned && !migration.is_undecided() {
-        state.edit_task(&migration.task, |task| task.migration = None);
+/// Nothing is left at the source. If the target isn't done, its figures are
+/// still to come: the migration then ends with it.
+fn clean(state: &mut State, migration: Migration) {
+    match migration.phase {
+        MigrationPhase::Committed => state.mark_cleaned(migration.id),
+        MigrationPhase::Resumed => end(state, migration.id),
+        MigrationPhase::Reserved
+        | MigrationPhase::Prepared
+        | MigrationPhase::Frozen
+        | MigrationPhase::Cleaned
+        | MigrationPhase::Aborted => {}
     }
+}
+
+/// The last step of a migration that was committed.
+fn end(state: &mut State, id: MigrationId) {
+    if let Some(migration) = state.migration(id).cloned() {
+        advance(state, migration, MigrationPhase::Cleaned);
+    }
+}
+
+/// A task gets another owner, or goes: what its migrations' targets still had
+/// to do is void.
+pub(super) fn end_cleaned(state: &mut State, task: &TaskId) {
+    let waiting = state.migrations().values().filter(|m| m.task == *task && state.is_cleaned(m.id));
+    let ids: Vec<MigrationId> = waiting.map(|m| m.id).collect();
+    ids.into_iter().for_each(|id| end(state, id));
 }
 
 /// Notes who has an image. The first report of a name says what it means;

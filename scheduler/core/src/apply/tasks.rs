@@ -1,6 +1,7 @@
 //! The planner's commands about single tasks.
 
 use super::abort::abort_of_task;
+use super::report::end_cleaned;
 use crate::outcome::Reply;
 use crate::place::{Needs, feasible};
 use crate::refusal::Refusal;
@@ -52,6 +53,7 @@ pub(super) fn place(state: &mut State, id: &TaskId, node: &NodeName) -> Result<R
     let epoch = state.grants().next(id);
     let preparing = Observed { phase: TaskPhase::Preparing, ..Observed::pending(state.clock_ms(), "") };
     state.grants_mut().give(id, epoch, policy);
+    end_cleaned(state, id);
     state.put_task(Task {
         revision,
         node: Some(node.clone()),
@@ -86,6 +88,7 @@ pub(super) fn remove(state: &mut State, id: &TaskId) -> Result<Reply, Refusal> {
     if wanted || !state.is_vacant(&task) {
         return Err(overtaken(format!("task {id} is surplus and ended")));
     }
+    end_cleaned(state, id);
     state.remove_task(id);
     note(state, Level::Info, id, "Removed", format!("its address {} is free", task.ip));
     Ok(Reply::Done)

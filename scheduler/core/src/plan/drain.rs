@@ -23,7 +23,7 @@ pub(super) fn plan_moves(state: &State, now_ms: u64, config: &Config, plan: &mut
             // The target is chosen when it is applied: nothing planned here
             // knows of the room that the other steps take.
             let op = Op::CreateMigration { task: task.id.clone(), target: None, reason: reason.clone() };
-            plan.push(op, reason);
+            plan.push_for(&task.id, op, reason);
             under_way += 1;
         }
     }

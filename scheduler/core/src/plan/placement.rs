@@ -37,11 +37,11 @@ fn place_vacant<'a>(state: &'a State, workload: &Workload, room: &mut Room<'a>, 
 fn place_task<'a>(task: &Task, ranking: &mut Ranking<'a>, room: &mut Room<'a>, plan: &mut Plan) {
     let id = task.id.clone();
     match ranking.take(room) {
-        Some(node) => plan.push(Op::Place { task: id, node }, reason(task)),
+        Some(node) => plan.push_for(&task.id, Op::Place { task: id, node }, reason(task)),
         None => {
             let message = format!("no node can take it: {}", ranking.tally());
             if task.observed.message != message {
-                plan.push(Op::Explain { task: id, message }, "people want to know");
+                plan.push_for(&task.id, Op::Explain { task: id, message }, "people want to know");
             }
         }
     }

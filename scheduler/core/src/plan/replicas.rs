@@ -17,8 +17,8 @@ pub(super) fn plan_slots(state: &State, plan: &mut Plan) {
         for slot in 0..wanted {
             let id = TaskId { workload: workload.name.clone(), slot };
             if state.task(&id).is_none() {
-                let op = Op::CreateTask { workload: id.workload, slot };
-                plan.push(op, format!("{wanted} replicas are wanted"));
+                let op = Op::CreateTask { workload: id.workload.clone(), slot };
+                plan.push_for(&id, op, format!("{wanted} replicas are wanted"));
             }
         }
         if workload.deleting && state.tasks_of(&workload.name).next().is_none() {
@@ -38,8 +38,8 @@ fn surplus_reason(workload: &Workload) -> String {
 /// Forgets a task that nobody may run; asks its owner to end it otherwise.
 fn plan_end(state: &State, task: &Task, reason: &str, plan: &mut Plan) {
     if state.is_vacant(task) {
-        plan.push(Op::RemoveTask { task: task.id.clone() }, reason);
+        plan.push_for(&task.id, Op::RemoveTask { task: task.id.clone() }, reason);
     } else if task.desired == Desired::Run {
-        plan.push(Op::StopTask { task: task.id.clone() }, reason);
+        plan.push_for(&task.id, Op::StopTask { task: task.id.clone() }, reason);
     }
 }

@@ -15,17 +15,18 @@ pub(super) fn plan_updates(state: &State, plan: &mut Plan) {
 fn plan_update(state: &State, workload: &Workload, plan: &mut Plan) {
     let slots = || state.tasks_of(&workload.name).filter(|task| task.id.slot < workload.spec.replicas);
     let outdated = || slots().rev().filter(|task| may_be_replaced(state, workload, task));
-    let reason = format!("revision {} is wanted", workload.revision);
-    let mut broken = outdated().filter(|task| !serves(task)).peekable();
-    if broken.peek().is_some() {
+    let mut stop = |task: &Task| {
+        let reason = format!("revision {} is wanted", workload.revision);
+        plan.push_for(&task.id, Op::StopTask { task: task.id.clone() }, reason);
+    };
+    if outdated().any(|task| !serves(task)) {
         // Nothing is lost by replacing what doesn't work.
-        broken.for_each(|task| plan.push(Op::StopTask { task: task.id.clone() }, reason.clone()));
+        outdated().filter(|task| !serves(task)).for_each(stop);
         return;
     }
     let complete = slots().count() == workload.spec.replicas as usize;
     if complete && slots().all(settled) {
-        let next = outdated().next().map(|task| Op::StopTask { task: task.id.clone() });
-        next.into_iter().for_each(|op| plan.push(op, reason.clone()));
+        outdated().take(1).for_each(&mut stop);
     }
 }
 

@@ -2,6 +2,7 @@
 //! since a while before the last snapshot. The host persists what
 //! [`super::Persist`] says before anything else happens.
 
+use crate::codec::digest;
 use raft::prelude::{ConfState, Entry, HardState, Snapshot};
 use raft::storage::RaftState;
 use raft::{GetEntriesContext, Storage, StorageError};
@@ -48,6 +49,11 @@ impl MemoryLog {
 
     pub(super) fn snapshot_index(&self) -> u64 {
         self.snapshot.get_metadata().index
+    }
+
+    /// Index and digest of the snapshot.
+    pub(super) fn snapshot_digest(&self) -> (u64, u64) {
+        (self.snapshot_index(), digest(&self.snapshot.data))
     }
 
     pub(super) fn voters(&self) -> &ConfState {

@@ -3,7 +3,7 @@
 use dray_model::Migration;
 use dray_model::ids::MigrationId;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// How many ended migrations are kept.
 pub const FINISHED_KEPT: usize = 200;
@@ -16,12 +16,24 @@ pub struct Migrations {
     records: BTreeMap<MigrationId, Migration>,
     /// Those that ended, in the order in which they did.
     finished: VecDeque<MigrationId>,
+    /// Committed ones whose source was done before the target had resumed
+    /// the task: they end with the latter.
+    cleaned: BTreeSet<MigrationId>,
 }
 
 impl Migrations {
     /// By number.
     pub fn records(&self) -> &BTreeMap<MigrationId, Migration> {
         &self.records
+    }
+
+    /// Whether nothing is left at the source, though the target isn't done.
+    pub fn is_cleaned(&self, id: MigrationId) -> bool {
+        self.cleaned.contains(&id)
+    }
+
+    pub(super) fn mark_cleaned(&mut self, id: MigrationId) {
+        self.cleaned.insert(id);
     }
 
     /// A number that no migration had.
@@ -38,6 +50,7 @@ impl Migrations {
         self.records.insert(id, migration);
         if ended && !had_ended {
             self.finished.push_back(id);
+            self.cleaned.remove(&id);
         }
         let surplus = self.finished.len() > FINISHED_KEPT;
         let forgotten = if surplus { self.finished.pop_front() } else { None };
