@@ -106,7 +106,8 @@ mod tests {
             "delete workload redis --wait",
             "delete -f dir",
             "scale workload redis --replicas 3",
-            "logs redis-0 -f --tail 10 --timestamps --previous",
+            "logs redis-0 -f --tail 10 --timestamps",
+            "logs redis-0 -p",
             "exec -it redis-0 -- sh -c ls",
             "exec redis-0 -- ls -l",
             "migrate redis-0 --to node-2 --wait",
@@ -139,6 +140,7 @@ mod tests {
             "exec redis-0",
             "migrate",
             "logs redis-0 --tail x",
+            "logs redis-0 -f --previous",
             "frobnicate",
             "get tasks --timeout soon",
         ] {

@@ -4,6 +4,7 @@ use crate::client::Client;
 use crate::output::text::now_ms;
 use crate::output::{Out, describe};
 use crate::resource::{self, Kind, Object, Target};
+use dray_proto::v1::Task;
 use std::process::ExitCode;
 
 /// How many of the latest events are shown.
@@ -45,10 +46,8 @@ async fn around(client: &Client, object: &Object) -> anyhow::Result<describe::Ar
     let name = object.name();
     if matches!(object.kind(), Kind::Workload | Kind::Node) {
         around.tasks = resource::list(client, Kind::Task, "").await?;
-        around.tasks.retain(|task| match task {
-            Object::Task(task) => task.workload == name || task.node == name,
-            _ => false,
-        });
+        let belongs = |task: &Task| task.workload == name || task.node == name;
+        around.tasks.retain(|task| matches!(task, Object::Task(task) if belongs(task)));
     }
     if object.kind() == Kind::Task {
         around.migrations = resource::list(client, Kind::Migration, "").await?;

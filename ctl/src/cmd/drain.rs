@@ -133,9 +133,10 @@ impl Drain<'_> {
             return None;
         }
         let Migration { name, task, target, failure, .. } = &migration;
-        Some(match migration.phase() {
-            MigrationPhase::Aborted => format!("{task} stayed ({name} aborted: {failure})"),
-            _ => format!("{task} moved to {target} ({name}: {})", figures(&migration)),
+        Some(if migration.phase() == MigrationPhase::Aborted {
+            format!("{task} stayed ({name} aborted: {failure})")
+        } else {
+            format!("{task} moved to {target} ({name}: {})", figures(&migration))
         })
     }
 

@@ -51,13 +51,11 @@ pub(crate) struct Args {
 
 /// Runs it and passes its exit code on.
 pub(crate) async fn run(args: &Args, client: &Client, out: &mut Out) -> anyhow::Result<ExitCode> {
-    let mut tty = args.tty;
-    if tty && !(args.stdin && std::io::stdin().is_terminal()) {
-        tty = !args.stdin;
-        if args.stdin {
-            out.warning("standard input is not a terminal; going on without one");
-        }
+    let no_terminal = args.tty && args.stdin && !std::io::stdin().is_terminal();
+    if no_terminal {
+        out.warning("standard input is not a terminal; going on without one");
     }
+    let tty = args.tty && !no_terminal;
     let start = ExecStart {
         task: bare(Kind::Task, &args.task)?,
         command: args.command.clone(),

@@ -90,7 +90,13 @@ fn word_length(line: &str, column: usize) -> usize {
     word.take_while(|c| c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | '/')).count().max(1)
 }
 
-/// Without what would act on a terminal.
+/// Without what would act on a terminal, and not without end.
 fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect()
+    const LENGTH: usize = 400;
+    let shown = |c: char| if c.is_control() && c != '\n' { '\u{fffd}' } else { c };
+    let mut short: String = text.chars().take(LENGTH).map(shown).collect();
+    if text.chars().nth(LENGTH).is_some() {
+        short.push('…');
+    }
+    short
 }
