@@ -3,6 +3,7 @@
 
 use dray_model::ClusterCidr;
 use dray_proto::tls;
+use scheduler_core::liveness;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -71,6 +72,12 @@ impl Timing {
         Duration::from_millis(self.tick_ms)
     }
 
+    /// The part about agents.
+    pub fn liveness(&self) -> liveness::Timing {
+        let Timing { heartbeat_ms, lease_ms, loss_ms, .. } = *self;
+        liveness::Timing { heartbeat_ms, lease_ms, loss_ms }
+    }
+
     fn check(&self) -> Result<(), String> {
         let rules = [
             (self.tick_ms >= 5, "tick_ms: must be 5 or more"),
@@ -81,7 +88,10 @@ impl Timing {
             ),
             (self.heartbeat_ms >= 10, "heartbeat_ms: must be 10 or more"),
             (self.lease_ms >= 2 * self.heartbeat_ms, "lease_ms: must be at least twice heartbeat_ms"),
-            (self.loss_ms > self.lease_ms, "loss_ms: must be more than lease_ms, or a task could run twice"),
+            (
+                self.liveness().is_safe(),
+                "loss_ms: must be more than lease_ms by a quarter, or a task could run twice",
+            ),
             (self.snapshot_entries >= 100, "snapshot_entries: must be 100 or more"),
         ];
         match rules.iter().find(|(fine, _)| !fine) {
@@ -150,8 +160,8 @@ impl Config {
     /// # Errors
     /// Names the file, and the key that is wrong.
     pub fn load(path: &Path) -> Result<Config, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|cause| ConfigError::Read { path: path.into(), cause })?;
+        let text =
+            std::fs::read_to_string(path).map_err(|cause| ConfigError::Read { path: path.into(), cause })?;
         let file = toml::from_str(&text)
             .map_err(|cause| ConfigError::Syntax { path: path.into(), cause: Box::new(cause) })?;
         Config::of(file).map_err(|problem| ConfigError::Value { path: path.into(), problem })

@@ -1,21 +1,21 @@
-//! What Raft must not forget: entries, the hard state and a snapshot.
+//! What a replica must not forget: entries, the hard state and a snapshot, all
+//! of them opaque here.
 //!
 //! ```text
 //! DIR/lock             held while the directory is open
-//! DIR/raft.log         a WAL; its first record says which snapshot it follows
-//! DIR/snapshot-<i>     the state at index i: magic, crc32, zstd of the snapshot
+//! DIR/raft.log         a WAL; its first record names the snapshot that belongs to it
+//! DIR/snapshot-<n>     magic, crc32, zstd of the snapshot
 //! ```
 //!
 //! Order of compaction: the new snapshot is on the disk, then a new `raft.log`
-//! that follows it takes the old one's place, then the old snapshot goes. A
+//! that names it takes the old one's place, then the old snapshot goes. A
 //! crash in between leaves a file too many, which the next opening removes.
-//!
-//! Owns the directory; knows nothing of what the entries mean.
 
 use super::snapshot_file::{self, SnapshotError};
 use super::wal::{Opened, Wal, WalError, io_error};
-use prost_raft::Message;
-use raft::eraftpb::{Entry, HardState, Snapshot};
+use prost::Message;
+use scheduler_core::replica::{LogEntry, Persist, Recovered};
+use std::collections::VecDeque;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
@@ -24,20 +24,18 @@ use std::path::{Path, PathBuf};
 pub struct Log {
     directory: PathBuf,
     wal: Wal,
-    hard_state: HardState,
+    kept: Kept,
     /// Held, not read.
     _lock: File,
 }
 
-/// What the directory held.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Recovered {
-    /// The latest hard state.
-    pub hard_state: HardState,
-    /// The snapshot that the entries follow; empty before the first.
-    pub snapshot: Snapshot,
-    /// All entries after the snapshot.
-    pub entries: Vec<Entry>,
+/// What the files hold, for the next compaction.
+#[derive(Debug, Default)]
+struct Kept {
+    /// The number of the snapshot's file; zero before the first.
+    snapshot: u64,
+    hard_state: Option<Vec<u8>>,
+    entries: VecDeque<LogEntry>,
 }
 
 /// Why the log can't be opened or written. The process has to end then: what
@@ -68,97 +66,114 @@ pub enum LogError {
     },
 }
 
-/// One durable write. Raft's own messages are in their own encoding.
+/// One durable write.
 #[derive(Clone, PartialEq, prost::Message)]
 struct Record {
-    /// First record only: the snapshot that the file follows.
+    /// First record only: the number of the snapshot's file, or zero.
     #[prost(uint64, tag = "1")]
-    snapshot_index: u64,
+    snapshot: u64,
     #[prost(bytes = "vec", optional, tag = "2")]
     hard_state: Option<Vec<u8>>,
     /// Replace those of the same and higher indices.
-    #[prost(bytes = "vec", repeated, tag = "3")]
-    entries: Vec<Vec<u8>>,
+    #[prost(message, repeated, tag = "3")]
+    entries: Vec<EntryRecord>,
 }
 
-/// The bytes of one record.
-fn encode(snapshot_index: u64, hard_state: Option<&HardState>, entries: &[Entry]) -> Vec<u8> {
-    let hard_state = hard_state.map(Message::encode_to_vec);
-    let entries = entries.iter().map(Message::encode_to_vec).collect();
-    prost::Message::encode_to_vec(&Record { snapshot_index, hard_state, entries })
+#[derive(Clone, PartialEq, prost::Message)]
+struct EntryRecord {
+    #[prost(uint64, tag = "1")]
+    index: u64,
+    #[prost(bytes = "vec", tag = "2")]
+    bytes: Vec<u8>,
 }
 
 impl Log {
-    /// Opens the log of a directory, or begins one that follows `initial`.
+    /// Opens a directory, which exists, and reads what it holds; nothing at
+    /// first.
     ///
     /// # Errors
     /// The directory is in use, or holds something that can't be trusted.
-    pub fn open(directory: &Path, initial: &Snapshot) -> Result<(Log, Recovered), LogError> {
+    pub fn open(directory: &Path) -> Result<(Log, Recovered), LogError> {
         let lock = lock(directory)?;
         let path = directory.join("raft.log");
-        if !path.exists() {
-            return Log::begin(directory, lock, initial);
-        }
-        let Opened { wal, payloads, torn } = Wal::open(&path)?;
-        if torn {
-            tracing::warn!(path = %path.display(), "cut off an interrupted write at the end of the log");
-        }
-        let recovered = recover(directory, &path, &payloads)?;
-        snapshot_file::remove_others(directory, recovered.snapshot.get_metadata().index)?;
-        let hard_state = recovered.hard_state.clone();
-        Ok((Log { directory: directory.into(), wal, hard_state, _lock: lock }, recovered))
+        let (wal, kept) = if path.exists() {
+            let Opened { wal, payloads, torn } = Wal::open(&path)?;
+            if torn {
+                tracing::warn!(path = %path.display(), "cut off an interrupted write at the end of the log");
+            }
+            (wal, replay(&path, &payloads)?)
+        } else {
+            (Wal::create(&path, &encode(0, None, &[]))?, Kept::default())
+        };
+        snapshot_file::remove_others(directory, kept.snapshot)?;
+        let snapshot = (kept.snapshot > 0).then(|| snapshot_file::read(directory, kept.snapshot));
+        let recovered = Recovered {
+            snapshot: snapshot.transpose()?,
+            entries: kept.entries.iter().map(|entry| entry.bytes.clone()).collect(),
+            hard_state: kept.hard_state.clone(),
+        };
+        Ok((Log { directory: directory.into(), wal, kept, _lock: lock }, recovered))
     }
 
-    fn begin(directory: &Path, lock: File, initial: &Snapshot) -> Result<(Log, Recovered), LogError> {
-        let metadata = initial.get_metadata();
-        let hard_state =
-            HardState { term: metadata.term, commit: metadata.index, ..HardState::default() };
-        snapshot_file::write(directory, initial)?;
-        let wal = create(directory, metadata.index, &hard_state, &[])?;
-        let recovered =
-            Recovered { hard_state: hard_state.clone(), snapshot: initial.clone(), entries: Vec::new() };
-        Ok((Log { directory: directory.into(), wal, hard_state, _lock: lock }, recovered))
-    }
-
-    /// Appends entries and the hard state; both are on the disk when this
-    /// returns.
+    /// Stores; all of it is on the disk when this returns, or after a crash
+    /// all of it or none.
     ///
     /// # Errors
     /// Nothing is known of what was to be written.
-    pub fn append(&mut self, entries: &[Entry], hard_state: Option<&HardState>) -> Result<(), LogError> {
-        if let Some(hard_state) = hard_state {
-            self.hard_state = hard_state.clone();
+    pub fn save(&mut self, persist: Persist) -> Result<(), LogError> {
+        if persist.clear_entries {
+            self.kept.entries.clear();
         }
-        Ok(self.wal.append(&encode(0, hard_state, entries))?)
+        if let Some(first) = persist.first_kept {
+            let older = self.kept.entries.iter().take_while(|entry| entry.index < first).count();
+            self.kept.entries.drain(..older);
+        }
+        let hard_state = persist.hard_state;
+        if hard_state.is_some() {
+            self.kept.hard_state.clone_from(&hard_state);
+        }
+        let rewrite = persist.clear_entries || persist.first_kept.is_some() || persist.snapshot.is_some();
+        if rewrite {
+            self.kept.extend(persist.entries);
+            self.rewrite(persist.snapshot)
+        } else {
+            self.wal.append(&encode(0, hard_state, &persist.entries))?;
+            self.kept.extend(persist.entries);
+            Ok(())
+        }
     }
 
-    /// Makes `snapshot` what the log follows, with only `entries` after it.
-    ///
-    /// # Errors
-    /// Nothing is known of what was to be written.
-    pub fn compact(&mut self, snapshot: &Snapshot, entries: &[Entry]) -> Result<(), LogError> {
-        let index = snapshot.get_metadata().index;
-        snapshot_file::write(&self.directory, snapshot)?;
-        self.hard_state.commit = self.hard_state.commit.max(index);
-        self.hard_state.term = self.hard_state.term.max(snapshot.get_metadata().term);
-        self.wal = create(&self.directory, index, &self.hard_state, entries)?;
-        Ok(snapshot_file::remove_others(&self.directory, index)?)
-    }
-
-    /// How many bytes the log takes, without the snapshot.
-    pub fn len_bytes(&self) -> u64 {
-        self.wal.len_bytes()
+    fn rewrite(&mut self, snapshot: Option<Vec<u8>>) -> Result<(), LogError> {
+        if let Some(snapshot) = snapshot {
+            self.kept.snapshot += 1;
+            snapshot_file::write(&self.directory, self.kept.snapshot, &snapshot)?;
+        }
+        let kept = &mut self.kept;
+        let first = encode(kept.snapshot, kept.hard_state.clone(), kept.entries.make_contiguous());
+        self.wal = Wal::create(&self.directory.join("raft.log"), &first)?;
+        Ok(snapshot_file::remove_others(&self.directory, self.kept.snapshot)?)
     }
 }
 
-fn create(
-    directory: &Path,
-    snapshot_index: u64,
-    hard_state: &HardState,
-    entries: &[Entry],
-) -> Result<Wal, WalError> {
-    let first = encode(snapshot_index, Some(hard_state), entries);
-    Wal::create(&directory.join("raft.log"), &first)
+impl Kept {
+    /// Adds entries in place of those of the same and higher indices.
+    fn extend(&mut self, entries: Vec<LogEntry>) {
+        let Some(first) = entries.first().map(|entry| entry.index) else { return };
+        let kept = self.entries.partition_point(|entry| entry.index < first);
+        self.entries.truncate(kept);
+        self.entries.extend(entries);
+    }
+}
+
+fn encode(snapshot: u64, hard_state: Option<Vec<u8>>, entries: &[LogEntry]) -> Vec<u8> {
+    let entries = entries.iter();
+    let entries = entries.map(|e| EntryRecord { index: e.index, bytes: e.bytes.clone() }).collect();
+    let mut bytes = Record { snapshot, hard_state, entries }.encode_to_vec();
+    if bytes.is_empty() {
+        // A frame is never empty: field 1 with its default value, spelt out.
+        bytes.extend([0x08, 0x00]);
+    }
+    bytes
 }
 
 fn lock(directory: &Path) -> Result<File, LogError> {
@@ -171,122 +186,110 @@ fn lock(directory: &Path) -> Result<File, LogError> {
     }
 }
 
-fn recover(directory: &Path, path: &Path, payloads: &[Vec<u8>]) -> Result<Recovered, LogError> {
+fn replay(path: &Path, payloads: &[Vec<u8>]) -> Result<Kept, LogError> {
     let bad = |record, problem: String| LogError::Record { path: path.into(), record, problem };
-    let mut recovered = Recovered::default();
+    let mut kept = Kept::default();
     for (number, payload) in payloads.iter().enumerate() {
-        let record: Record =
-            prost::Message::decode(payload.as_slice()).map_err(|e| bad(number, e.to_string()))?;
+        let record = Record::decode(payload.as_slice()).map_err(|e| bad(number, e.to_string()))?;
         if number == 0 {
-            recovered.snapshot = snapshot_file::read(directory, record.snapshot_index)?;
+            kept.snapshot = record.snapshot;
         }
-        replay(&mut recovered, &record).map_err(|problem| bad(number, problem))?;
+        if record.hard_state.is_some() {
+            kept.hard_state = record.hard_state;
+        }
+        let entries = record.entries.into_iter();
+        kept.extend(entries.map(|e| LogEntry { index: e.index, bytes: e.bytes }).collect());
+        if let Some((before, after)) = gap(&kept.entries) {
+            return Err(bad(number, format!("has entry {after}, but the one before it is {before}")));
+        }
     }
     if payloads.is_empty() {
         return Err(bad(0, "is missing".into()));
     }
-    Ok(recovered)
+    Ok(kept)
 }
 
-fn replay(recovered: &mut Recovered, record: &Record) -> Result<(), String> {
-    if let Some(hard_state) = &record.hard_state {
-        recovered.hard_state = HardState::decode(hard_state.as_slice()).map_err(|e| e.to_string())?;
-    }
-    let entries = record.entries.iter().map(|bytes| Entry::decode(bytes.as_slice()));
-    let entries = entries.collect::<Result<_, _>>().map_err(|e| e.to_string())?;
-    extend(&mut recovered.entries, recovered.snapshot.get_metadata().index + 1, entries)
-}
-
-/// Replaces what `log`, whose first entry has the index `first`, holds from
-/// the first new entry on.
-fn extend(log: &mut Vec<Entry>, first: u64, entries: Vec<Entry>) -> Result<(), String> {
-    let Some(begin) = entries.first().map(|entry| entry.index) else { return Ok(()) };
-    let kept = begin.checked_sub(first).and_then(|kept| usize::try_from(kept).ok());
-    match kept {
-        Some(kept) if kept <= log.len() => {
-            log.truncate(kept);
-            log.extend(entries);
-            Ok(())
-        }
-        Some(_) | None => {
-            Err(format!("has entry {begin}, but the log holds {} entries from {first} on", log.len()))
-        }
-    }
+fn gap(entries: &VecDeque<LogEntry>) -> Option<(u64, u64)> {
+    let pairs = entries.iter().zip(entries.iter().skip(1));
+    pairs.map(|(a, b)| (a.index, b.index)).find(|(before, after)| before + 1 != *after)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn entry(index: u64, term: u64) -> Entry {
-        Entry { index, term, data: vec![7; 50], ..Entry::default() }
+    fn entries(indices: impl IntoIterator<Item = u64>, mark: u8) -> Vec<LogEntry> {
+        indices.into_iter().map(|index| LogEntry { index, bytes: vec![mark; 50] }).collect()
     }
 
-    fn snapshot(index: u64) -> Snapshot {
-        let mut snapshot = Snapshot { data: vec![b's'; 5_000], ..Snapshot::default() };
-        let metadata = snapshot.mut_metadata();
-        metadata.index = index;
-        metadata.term = 1;
-        metadata.mut_conf_state().voters = vec![1, 2, 3];
-        snapshot
+    fn append(entries: Vec<LogEntry>, hard_state: Option<&[u8]>) -> Persist {
+        Persist { entries, hard_state: hard_state.map(<[u8]>::to_vec), ..Persist::default() }
+    }
+
+    fn reopened(log: Log, directory: &Path) -> (Log, Recovered) {
+        drop(log);
+        Log::open(directory).unwrap()
     }
 
     #[test]
     fn everything_is_found_again() {
         let directory = tempfile::tempdir().unwrap();
-        let (mut log, first) = Log::open(directory.path(), &snapshot(1)).unwrap();
-        assert_eq!((first.hard_state.commit, first.snapshot), (1, snapshot(1)));
-        log.append(&[entry(2, 1), entry(3, 1), entry(4, 1)], None).unwrap();
-        let vote = HardState { term: 2, vote: 3, commit: 2 };
-        log.append(&[entry(3, 2)], Some(&vote)).unwrap();
-        drop(log);
-        let (_log, again) = Log::open(directory.path(), &snapshot(1)).unwrap();
-        assert_eq!(again.entries, [entry(2, 1), entry(3, 2)]);
-        assert_eq!(again.hard_state, vote);
+        let (log, nothing) = Log::open(directory.path()).unwrap();
+        assert!(nothing.snapshot.is_none() && nothing.entries.is_empty() && nothing.hard_state.is_none());
+        let (mut log, _) = reopened(log, directory.path());
+        log.save(append(entries(2..=4, 1), None)).unwrap();
+        log.save(append(entries([3], 2), Some(b"vote"))).unwrap();
+        let (_, found) = reopened(log, directory.path());
+        assert_eq!(found.entries, [vec![1; 50], vec![2; 50]]);
+        assert_eq!(found.hard_state.as_deref(), Some(b"vote".as_slice()));
     }
 
     #[test]
     fn compaction_keeps_the_vote_and_the_tail() {
         let directory = tempfile::tempdir().unwrap();
-        let (mut log, _) = Log::open(directory.path(), &snapshot(1)).unwrap();
-        let vote = HardState { term: 4, vote: 2, commit: 3 };
-        log.append(&[entry(2, 1), entry(3, 1), entry(4, 4)], Some(&vote)).unwrap();
-        log.compact(&snapshot(3), &[entry(4, 4)]).unwrap();
-        drop(log);
-        std::fs::write(directory.path().join("snapshot-1"), "left by a crash").unwrap();
-        let (_log, again) = Log::open(directory.path(), &snapshot(1)).unwrap();
-        assert_eq!((again.snapshot, again.hard_state), (snapshot(3), vote));
-        assert_eq!(again.entries, [entry(4, 4)]);
-        assert!(!directory.path().join("snapshot-1").exists());
+        let (mut log, _) = Log::open(directory.path()).unwrap();
+        log.save(append(entries(2..=9, 1), Some(b"vote"))).unwrap();
+        let snapshot = Some(b"state".to_vec());
+        log.save(Persist { snapshot, first_kept: Some(8), ..Persist::default() }).unwrap();
+        log.save(append(entries([10], 2), None)).unwrap();
+        std::fs::write(directory.path().join("snapshot-7"), "left by a crash").unwrap();
+        let (mut log, found) = reopened(log, directory.path());
+        assert_eq!(found.snapshot.as_deref(), Some(b"state".as_slice()));
+        assert_eq!(found.entries, [vec![1; 50], vec![1; 50], vec![2; 50]]);
+        assert_eq!(found.hard_state.as_deref(), Some(b"vote".as_slice()));
+        assert!(!directory.path().join("snapshot-7").exists());
+        log.save(Persist { clear_entries: true, ..Persist::default() }).unwrap();
+        assert!(reopened(log, directory.path()).1.entries.is_empty());
     }
 
     #[test]
     fn one_process_at_a_time() {
         let directory = tempfile::tempdir().unwrap();
-        let _log = Log::open(directory.path(), &snapshot(1)).unwrap();
-        let second = Log::open(directory.path(), &snapshot(1));
-        assert!(matches!(second, Err(LogError::InUse { .. })));
+        let _log = Log::open(directory.path()).unwrap();
+        assert!(matches!(Log::open(directory.path()), Err(LogError::InUse { .. })));
     }
 
     #[test]
     fn a_damaged_snapshot_is_an_error_that_names_it() {
         let directory = tempfile::tempdir().unwrap();
-        drop(Log::open(directory.path(), &snapshot(1)).unwrap());
+        let (mut log, _) = Log::open(directory.path()).unwrap();
+        log.save(Persist { snapshot: Some(vec![1; 5000]), ..Persist::default() }).unwrap();
+        drop(log);
         let path = directory.path().join("snapshot-1");
         let mut bytes = std::fs::read(&path).unwrap();
         *bytes.last_mut().unwrap() ^= 1;
         std::fs::write(&path, bytes).unwrap();
-        let error = Log::open(directory.path(), &snapshot(1)).unwrap_err().to_string();
+        let error = Log::open(directory.path()).unwrap_err().to_string();
         assert!(error.contains("snapshot-1 is damaged"), "{error}");
     }
 
     #[test]
     fn a_gap_is_an_error() {
         let directory = tempfile::tempdir().unwrap();
-        let (mut log, _) = Log::open(directory.path(), &snapshot(1)).unwrap();
-        log.append(&[entry(5, 1)], None).unwrap();
+        let (mut log, _) = Log::open(directory.path()).unwrap();
+        log.save(append(entries([2, 5], 1), None)).unwrap();
         drop(log);
-        let error = Log::open(directory.path(), &snapshot(1)).unwrap_err().to_string();
+        let error = Log::open(directory.path()).unwrap_err().to_string();
         assert!(error.contains("record 1"), "{error}");
     }
 }

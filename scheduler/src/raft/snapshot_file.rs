@@ -1,8 +1,6 @@
 //! One snapshot in one file, which appears whole or not at all.
 
 use super::wal::{WalError, io_error, sync_directory_of};
-use prost_raft::Message;
-use raft::eraftpb::Snapshot;
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -17,9 +15,7 @@ pub enum SnapshotError {
     #[error(transparent)]
     Io(#[from] WalError),
     /// It isn't what was written.
-    #[error(
-        "{path} is damaged: {problem}. Bring the file back from a copy, or replace this scheduler"
-    )]
+    #[error("{path} is damaged: {problem}. Bring the file back from a copy, or replace this scheduler")]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -28,19 +24,18 @@ pub enum SnapshotError {
     },
 }
 
-fn path_of(directory: &Path, index: u64) -> PathBuf {
-    directory.join(format!("{PREFIX}{index}"))
+fn path_of(directory: &Path, number: u64) -> PathBuf {
+    directory.join(format!("{PREFIX}{number}"))
 }
 
 /// Writes a snapshot; it is on the disk when this returns.
 ///
 /// # Errors
 /// Names the file.
-pub fn write(directory: &Path, snapshot: &Snapshot) -> Result<(), SnapshotError> {
-    let path = path_of(directory, snapshot.get_metadata().index);
+pub fn write(directory: &Path, number: u64, snapshot: &[u8]) -> Result<(), SnapshotError> {
+    let path = path_of(directory, number);
     let new = path.with_extension("new");
-    let packed = zstd::encode_all(snapshot.encode_to_vec().as_slice(), 1)
-        .map_err(|cause| io_error("compress", &path, cause))?;
+    let packed = zstd::encode_all(snapshot, 1).map_err(|cause| io_error("compress", &path, cause))?;
     let write = || -> std::io::Result<()> {
         let mut file = File::create(&new)?;
         file.write_all(&MAGIC)?;
@@ -53,32 +48,31 @@ pub fn write(directory: &Path, snapshot: &Snapshot) -> Result<(), SnapshotError>
     Ok(sync_directory_of(&path)?)
 }
 
-/// Reads the snapshot at an index.
+/// Reads the snapshot with a number.
 ///
 /// # Errors
 /// Names the file, and what is wrong with it.
-pub fn read(directory: &Path, index: u64) -> Result<Snapshot, SnapshotError> {
-    let path = path_of(directory, index);
+pub fn read(directory: &Path, number: u64) -> Result<Vec<u8>, SnapshotError> {
+    let path = path_of(directory, number);
     let bytes = std::fs::read(&path).map_err(|cause| io_error("read", &path, cause))?;
     unpack(&bytes).map_err(|problem| SnapshotError::Damaged { path, problem })
 }
 
-fn unpack(bytes: &[u8]) -> Result<Snapshot, String> {
+fn unpack(bytes: &[u8]) -> Result<Vec<u8>, String> {
     let rest = bytes.strip_prefix(&MAGIC).ok_or("it doesn't begin like a snapshot")?;
     let (crc, packed) = rest.split_first_chunk::<4>().ok_or("it is too short")?;
     if crc32fast::hash(packed) != u32::from_le_bytes(*crc) {
         return Err("its checksum is wrong".into());
     }
-    let plain = zstd::decode_all(packed).map_err(|e| e.to_string())?;
-    Snapshot::decode(plain.as_slice()).map_err(|e| e.to_string())
+    zstd::decode_all(packed).map_err(|e| e.to_string())
 }
 
-/// Removes every snapshot but the one at `index`.
+/// Removes every snapshot but the one with a number.
 ///
 /// # Errors
 /// Names the file or directory.
-pub fn remove_others(directory: &Path, index: u64) -> Result<(), SnapshotError> {
-    let kept = path_of(directory, index);
+pub fn remove_others(directory: &Path, number: u64) -> Result<(), SnapshotError> {
+    let kept = path_of(directory, number);
     let list = std::fs::read_dir(directory).map_err(|cause| io_error("list", directory, cause))?;
     for item in list {
         let path = item.map_err(|cause| io_error("list", directory, cause))?.path();
