@@ -8,7 +8,9 @@ MAKEFLAGS += --no-builtin-rules
 TOOLS := $(CURDIR)/target/tools
 DENY := $(firstword $(shell command -v cargo-deny) $(TOOLS)/bin/cargo-deny)
 
-.PHONY: help setup images test check clean
+PROGRAMS := -p dray-scheduler -p dray-node-agent -p clusterctl -p dray-e2e
+
+.PHONY: help setup images demo test check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -18,6 +20,10 @@ setup: ## prepare this machine: packages, a CRIU that works here (deploy/setup-h
 
 images: setup ## make the example images in target/images
 	examples/images/build.sh
+
+demo: images ## a cluster, Redis, a client, a migration there and back, a dead leader, and a table of it all
+	cargo build --release $(PROGRAMS)
+	target/release/dray-demo
 
 test: images ## run every test: unit, simulation, end to end
 	tests/run.sh

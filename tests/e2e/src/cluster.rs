@@ -16,8 +16,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
-/// Where the clusters of tests live; one directory each.
-const HOME: &str = "/var/lib/dray/e2e";
 /// How long anything that needs no waiting may take.
 const SOON: Duration = Duration::from_secs(30);
 /// How many lines of each log a failure shows.
@@ -61,10 +59,17 @@ pub fn with(name: &str, size: Size, body: impl FnOnce(&mut Cluster) -> Result<()
     before.same_as_now(&marks)
 }
 
+/// Where these clusters live; one directory each.
+#[must_use]
+pub fn home() -> PathBuf {
+    "/var/lib/dray/e2e".into()
+}
+
 /// One cluster of tests at a time, also for plain `cargo test`.
 fn lock() -> Result<File> {
-    std::fs::create_dir_all(HOME).context(HOME)?;
-    let lock = File::create(Path::new(HOME).join("lock")).context("open the lock")?;
+    let home = home();
+    std::fs::create_dir_all(&home).with_context(|| home.display().to_string())?;
+    let lock = File::create(home.join("lock")).context("open the lock")?;
     lock.lock().context("wait for the lock")?;
     Ok(lock)
 }
@@ -83,7 +88,7 @@ pub fn program(name: &str) -> Result<PathBuf> {
 impl Cluster {
     /// Starts one in a directory of its own, and waits until all its nodes are ready.
     fn start(name: &str, size: Size, lock: File) -> Result<Cluster> {
-        let dir = Path::new(HOME).join(name);
+        let dir = home().join(name);
         let failpoints = dir.join("failpoints");
         let mut cluster =
             Cluster { dir, size, marks: Marks::default(), baseline: Baseline::default(), _lock: lock };
@@ -346,12 +351,22 @@ impl Cluster {
     /// # Errors
     /// When there is none within 20 s.
     pub fn leader(&self) -> Result<String> {
+        self.leader_after("")
+    }
+
+    /// The scheduler that leads now that another has been killed.
+    ///
+    /// # Errors
+    /// When there is none within 20 s.
+    pub fn leader_after(&self, killed: &str) -> Result<String> {
         wait::until("a leader", Duration::from_secs(20), || {
             let text = self.ctl(&["cluster", "status", "-o", "json"])?;
             let status: serde_json::Value = serde_json::from_str(&text)?;
             let schedulers = status["schedulers"].as_array().context("no schedulers in the status")?;
-            let leader = schedulers.iter().find(|scheduler| scheduler["leader"] == true);
-            Ok(leader.and_then(|leader| leader["id"].as_u64()).map(|id| format!("scheduler-{id}")))
+            let leaders = schedulers.iter().filter(|scheduler| scheduler["leader"] == true);
+            let mut names =
+                leaders.filter_map(|leader| Some(format!("scheduler-{}", leader["id"].as_u64()?)));
+            Ok(names.find(|name| name != killed))
         })
     }
 
