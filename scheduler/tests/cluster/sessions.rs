@@ -1,0 +1,96 @@
+//! Sessions with agents.
+
+use crate::agent::{FakeAgent, hello};
+use crate::lab::{Lab, until, workload};
+use dray_proto::status::{details, leader_hint};
+use dray_proto::v1 as wire;
+use tonic::{Code, Status};
+use wire::nodes_client::NodesClient;
+use wire::tasks_client::TasksClient;
+use wire::workloads_client::WorkloadsClient;
+
+async fn task(lab: &Lab, id: &str) -> wire::Task {
+    let leader = lab.leader().await;
+    TasksClient::new(lab.admin(leader)).get(wire::GetRequest { name: id.into() }).await.unwrap().into_inner()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_is_placed_and_reported_as_running() {
+    let lab = Lab::start();
+    let mut agent = FakeAgent::attach(&lab, "node-1").await;
+    assert_eq!(agent.welcome.cluster_cidr, "10.88.0.0/16");
+    assert_eq!(agent.welcome.lease_ms, 1_000);
+    let follower = lab.follower().await;
+    WorkloadsClient::new(lab.admin(follower)).apply(workload("redis", 2)).await.unwrap();
+    agent.until(|assignment| assignment.tasks.len() == 2).await;
+    agent.beat(1).await.unwrap();
+    agent.report_running().await;
+    until("running tasks", || async {
+        let task = task(&lab, "redis-1").await;
+        (task.phase() == wire::TaskPhase::Running && task.node == "node-1").then_some(())
+    })
+    .await;
+    let node = NodesClient::new(lab.admin(follower)).get(wire::GetRequest { name: "node-1".into() }).await;
+    assert_eq!(node.unwrap().into_inner().tasks, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_node_is_lost_and_its_tasks_start_elsewhere() {
+    let lab = Lab::start();
+    let mut silent = FakeAgent::attach(&lab, "node-1").await;
+    let leader = lab.leader().await;
+    WorkloadsClient::new(lab.admin(leader)).apply(workload("redis", 1)).await.unwrap();
+    silent.until(|assignment| assignment.tasks.len() == 1).await;
+    silent.report_running().await;
+    let mut other = FakeAgent::attach(&lab, "node-2").await;
+    for sequence in 1.. {
+        other.beat(sequence).await.unwrap();
+        if !other.assignment.tasks.is_empty() {
+            break;
+        }
+    }
+    let moved = task(&lab, "redis-0").await;
+    assert_eq!((moved.node.as_str(), moved.epoch), ("node-2", 2));
+    let closed = silent.beat(1).await.unwrap_err();
+    assert_ne!(closed.code(), Code::Ok, "a lost session never counts again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_session_of_a_node_ends_the_first() {
+    let lab = Lab::start();
+    let mut first = FakeAgent::attach(&lab, "node-1").await;
+    let mut second = FakeAgent::attach(&lab, "node-1").await;
+    second.beat(1).await.unwrap();
+    assert_eq!(first.beat(1).await.unwrap_err().code(), Code::Aborted);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_leader_serves_agents_and_only_as_themselves() {
+    let lab = Lab::start();
+    let (leader, follower) = (lab.leader().await, lab.follower().await);
+    let attach = async |scheduler, holder, says| -> Status {
+        FakeAgent::attach_as(&lab, scheduler, holder, hello(says)).await.err().expect("it is refused")
+    };
+    let refused = attach(follower, "dray://node/node-1", "node-1").await;
+    assert_eq!(details(&refused).reason, "NotLeader");
+    assert_eq!(leader_hint(&refused), Some(lab.addresses[&leader].to_string().as_str()));
+    for holder in ["dray://node/node-2", "dray://user/admin", "dray://scheduler/1"] {
+        assert_eq!(attach(leader, holder, "node-1").await.code(), Code::PermissionDenied, "{holder}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_goes_on_with_the_next_leader() {
+    let mut lab = Lab::start();
+    let mut agent = FakeAgent::attach(&lab, "node-1").await;
+    let leader = lab.leader().await;
+    WorkloadsClient::new(lab.admin(leader)).apply(workload("redis", 1)).await.unwrap();
+    agent.until(|assignment| assignment.tasks.len() == 1).await;
+    agent.report_running().await;
+    lab.kill(leader);
+    assert!(agent.beat(9).await.is_err());
+    let mut agent = FakeAgent::attach(&lab, "node-1").await;
+    agent.beat(1).await.unwrap();
+    assert_eq!(agent.assignment.tasks.len(), 1);
+    assert_eq!(task(&lab, "redis-0").await.epoch, 1, "it was not touched");
+}
