@@ -102,6 +102,15 @@ impl Member {
     }
 }
 
+impl fmt::Display for Layout {
+    /// Its size.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plural = |n: u8| if n == 1 { "" } else { "s" };
+        let Self { schedulers, nodes, .. } = *self;
+        write!(f, "{schedulers} scheduler{} and {nodes} node{}", plural(schedulers), plural(nodes))
+    }
+}
+
 impl Layout {
     /// All members, in the order they are started.
     pub(crate) fn members(&self) -> Vec<Member> {

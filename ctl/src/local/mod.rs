@@ -192,7 +192,7 @@ async fn bring_up(dir: &Path, args: &UpArgs, out: &mut Out) -> Result<()> {
     let held = up::open_dir(dir)?;
     let record = up::plan_cluster(dir, Record::load(dir)?, &args.wish())?;
     let mut waiting = Waiting::new(out);
-    let hint = "`clusterctl local down` removes what was made";
+    let hint = "the cluster did not come up (`clusterctl local down` removes what was made)";
     up::bring_up(&record, &programs, &mut |text| waiting.say(out, text)).await.context(hint)?;
     drop(held);
     ready::wait(&record.layout, args.wait, &mut |text| waiting.say(out, text)).await.context(hint)?;

@@ -3,7 +3,7 @@
 //! A process is known by its id *and* the time it was started, because ids are used again. Nothing here goes
 //! by a program's name.
 
-use std::ffi::{CString, OsStr};
+use std::ffi::{CString, OsStr, OsString};
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -91,7 +91,11 @@ pub(crate) fn start(daemon: &Daemon<'_>) -> Result<Process> {
     let text = |text: &OsStr| CString::new(text.as_bytes()).context("a zero byte in an argument");
     let arguments =
         [text(daemon.program.as_os_str())?, c"--config".to_owned(), text(daemon.config.as_os_str())?];
+    // Its output goes to a file, where colours are noise.
+    let plain = (OsString::from("NO_COLOR"), OsString::from("1"));
     let environment = std::env::vars_os()
+        .filter(|(key, _)| *key != plain.0)
+        .chain([plain.clone()])
         .map(|(key, value)| text(&[key.as_os_str(), value.as_os_str()].join(OsStr::new("="))))
         .collect::<Result<Vec<_>>>()?;
     let actions = streams(daemon.log)?;

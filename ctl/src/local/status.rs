@@ -76,7 +76,8 @@ fn table(lines: &[Line], out: &mut Out) -> Result<()> {
         "NAME", "HEALTH", "PID", "ADDRESS", "NETNS"
     ))?;
     for line in lines {
-        let health = if line.connected { line.health } else { "cut off" };
+        let cut_off = !line.connected && line.pid.is_some();
+        let health = if cut_off { "cut off" } else { line.health };
         let pid = line.pid.map_or("-".to_owned(), |pid| pid.to_string());
         let Line { name, address, netns, log, .. } = line;
         out.line(format_args!("{name:<13} {health:<10} {pid:>8}  {address:<18} {netns:<widest$}  {log}"))?;

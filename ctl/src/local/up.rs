@@ -75,11 +75,10 @@ pub(crate) fn plan_cluster(dir: &Path, existing: Option<Record>, wish: &Wish) ->
     let wanted = (wish.schedulers.unwrap_or(schedulers), wish.nodes.unwrap_or(nodes));
     if wanted.0 != schedulers || wanted.1 < nodes {
         bail!(
-            "{} holds a cluster of {schedulers} schedulers and {nodes} nodes, which can't become one of {} and {}: \
-             nodes can only be added; remove it first with `clusterctl local down`",
+            "{} holds a cluster of {}, and nodes are all that can be added; remove it first with \
+             `clusterctl local down`",
             dir.display(),
-            wanted.0,
-            wanted.1,
+            record.layout,
         );
     }
     record.layout.nodes = wanted.1;
