@@ -44,7 +44,7 @@ pub use program::ProgramError;
 pub use security::{default_capabilities, default_masked_paths, default_readonly_paths, default_seccomp};
 pub use shim::log::LOG_FILE;
 pub use shim::protocol::{Event, Refusal, RestoreOrder};
-pub use shim::state::{Backing, Exit, External, Phase, ProcessId, STATE_FILE, State, StateError};
+pub use shim::state::{Backing, Exit, External, Hook, Phase, ProcessId, STATE_FILE, State, StateError};
 pub use spec::{Overrides, SpecError, build_spec};
 
 /// Becomes a shim or an exec helper, if `args` (with the program's name) ask for one. Call first thing in `main`.

@@ -98,14 +98,32 @@ pub(crate) struct Rootfs {
 
 /// Makes everything that `bundle` asks for.
 pub(crate) fn prepare(bundle: &Bundle) -> Result<Rootfs, RootfsError> {
-    let plans = plan_mounts(bundle.spec.mounts().as_deref().unwrap_or_default())?;
     let userns = bundle.idmap.map(idmap_namespace).transpose()?;
-    let root = overlay(bundle, userns.as_ref().map(AsFd::as_fd))?;
+    let userns = userns.as_ref().map(AsFd::as_fd);
+    Ok(Rootfs {
+        root: overlay(bundle, userns)?,
+        steps: prepare_steps(bundle, userns)?,
+        empty: empty_dir(bundle)?,
+    })
+}
+
+/// The overlay alone.
+pub(crate) fn prepare_root(bundle: &Bundle) -> Result<OwnedFd, RootfsError> {
+    let userns = bundle.idmap.map(idmap_namespace).transpose()?;
+    overlay(bundle, userns.as_ref().map(AsFd::as_fd))
+}
+
+/// All but the overlay, whose upper directory may still be filled: an overlay must not be mounted then.
+pub(crate) fn prepare_mounts(bundle: &Bundle) -> Result<(Vec<Step>, OwnedFd), RootfsError> {
+    let userns = bundle.idmap.map(idmap_namespace).transpose()?;
+    Ok((prepare_steps(bundle, userns.as_ref().map(AsFd::as_fd))?, empty_dir(bundle)?))
+}
+
+fn prepare_steps(bundle: &Bundle, userns: Option<BorrowedFd<'_>>) -> Result<Vec<Step>, RootfsError> {
+    let plans = plan_mounts(bundle.spec.mounts().as_deref().unwrap_or_default())?;
     let mut steps = Vec::with_capacity(plans.len());
-    for plan in plans {
-        prepare_mount(bundle, plan, userns.as_ref().map(AsFd::as_fd), &mut steps)?;
-    }
-    Ok(Rootfs { root, steps, empty: empty_dir(bundle)? })
+    plans.into_iter().try_for_each(|plan| prepare_mount(bundle, plan, userns, &mut steps))?;
+    Ok(steps)
 }
 
 fn empty_dir(bundle: &Bundle) -> Result<OwnedFd, RootfsError> {
@@ -220,6 +238,11 @@ fn bind(path: &Path, recursive: bool, attr: MountAttr) -> Result<OwnedFd, Rootfs
     Ok(mount)
 }
 
+/// Forbids writing through one mount.
+pub(crate) fn set_read_only(mount: BorrowedFd<'_>) -> io::Result<()> {
+    mount_setattr(mount, MountAttr { set: libc::MOUNT_ATTR_RDONLY, ..MountAttr::default() })
+}
+
 fn with_idmap(attr: MountAttr, userns: Option<BorrowedFd<'_>>) -> MountAttr {
     let idmap = idmap_attr(userns);
     MountAttr { set: attr.set | idmap.set, userns_fd: idmap.userns_fd, ..attr }
@@ -306,6 +329,11 @@ fn cgroup_mounts(
         let made = mkdirat(&directory, *name, Mode::from_raw_mode(0o555));
         made.map_err(|errno| RootfsError::Create { path: plan.destination.join(name), cause: errno.into() })?;
     }
+    set_read_only(directory.as_fd()).map_err(|cause| RootfsError::Mount {
+        what: "make read-only",
+        path: plan.destination.clone(),
+        cause,
+    })?;
     push(plan.destination.clone(), directory);
     for (hierarchy, name) in named {
         push(plan.destination.join(name), bind(&hierarchy.dir, false, attr)?);

@@ -102,10 +102,13 @@ pub(crate) fn default_signal_actions() {
     }
 }
 
-/// Ignores a signal.
-pub(crate) fn ignore_signal(number: i32) {
-    // SAFETY: signal(2) with SIG_IGN installs no handler of ours.
-    unsafe { libc::signal(number, libc::SIG_IGN) };
+/// Lets a signal pass without effect on this process. Not by ignoring it, which our children would inherit: CRIU waits for
+/// ever for a helper that it has sent a SIGTERM.
+pub(crate) fn survive_signal(number: i32) {
+    extern "C" fn nothing(_number: libc::c_int) {}
+    let nothing: extern "C" fn(libc::c_int) = nothing;
+    // SAFETY: the handler touches nothing, so it may run at any point.
+    unsafe { libc::signal(number, nothing as libc::sighandler_t) };
 }
 
 /// `struct mount_attr`, mount_setattr(2).

@@ -9,8 +9,8 @@ use thiserror::Error;
 use crate::bundle::InstanceId;
 use crate::exec::{Exec, ExecError, ExecRequest};
 use crate::shim::channel::Channel;
-use crate::shim::protocol::{Refusal, Reply, Request, RestoreOrder};
-use crate::shim::state::State;
+use crate::shim::protocol::{Refusal, Reply, Request};
+use crate::shim::state::{Hook, State};
 
 use super::events::Events;
 use super::process::Process;
@@ -112,6 +112,15 @@ impl Container {
         self.request(&Request::KillAll)
     }
 
+    /// Leaves the freezer to the caller until [`Container::resume`], across agents: the shim freezes when the lease runs
+    /// out, but thaws nothing. To be called before a dump.
+    ///
+    /// # Errors
+    /// As [`Container::status`].
+    pub fn hold(&self) -> Result<State, RequestError> {
+        self.request(&Request::Hold)
+    }
+
     /// Freezes the container until [`Container::resume`], across leases and agents. Returns when it is frozen.
     ///
     /// # Errors
@@ -120,7 +129,7 @@ impl Container {
         self.request(&Request::Pause)
     }
 
-    /// Undoes [`Container::pause`]. A container whose lease ran out stays frozen.
+    /// Undoes [`Container::hold`] and [`Container::pause`], and thaws. A container whose lease ran out stays frozen.
     ///
     /// # Errors
     /// As [`Container::status`].
@@ -141,16 +150,16 @@ impl Container {
     ///
     /// # Errors
     /// As [`Container::status`]; refused unless the shim was made by [`super::Runtime::prepare_restore`].
-    pub fn restore(&self, order: RestoreOrder) -> Result<State, RequestError> {
-        self.request(&Request::Restore(order))
+    pub fn restore(&self) -> Result<State, RequestError> {
+        self.request(&Request::Restore)
     }
 
     /// Answers the hook that is held.
     ///
     /// # Errors
     /// As [`Container::status`]; refused when another hook, or none, is held.
-    pub fn answer(&self, hook: &str, proceed: bool) -> Result<State, RequestError> {
-        self.request(&Request::Answer { hook: hook.to_owned(), proceed })
+    pub fn answer(&self, hook: Hook, proceed: bool) -> Result<State, RequestError> {
+        self.request(&Request::Answer { hook, proceed })
     }
 
     /// Ends the shim and keeps the record and the logs. Refused while a container exists.

@@ -20,7 +20,7 @@ use thiserror::Error;
 use crate::bundle::{Bundle, InstanceId};
 use crate::program::{Program, ProgramError};
 use crate::shim::channel;
-use crate::shim::protocol::Request;
+use crate::shim::protocol::{Request, RestoreOrder};
 use crate::shim::state::{Durability, State, StateError, read_state, replace_file};
 
 pub use container::{Container, RequestError};
@@ -90,7 +90,8 @@ pub enum AdoptError {
 }
 
 impl Runtime {
-    /// A runtime over the two directories that hold one directory per instance. Shims re-exec this program, which must
+    /// A runtime over the two directories that hold one directory per instance. Both are made as needed; the second
+    /// one's parents must be searchable by all users, best of mode 0711. Shims re-exec this program, which must
     /// call [`crate::dispatch`] first thing in `main`.
     ///
     /// # Errors
@@ -156,12 +157,14 @@ impl Runtime {
         self.launch(bundle, &Request::Create)
     }
 
-    /// Makes all that a restore needs (cgroup, mounts, a waiting shim), but no process of the container.
+    /// Makes all that a restore needs (cgroup, mounts, a CRIU that waits), but no process of the container. The images,
+    /// the upper directory and the content of the tmpfs mounts ([`State::externals`]) may be brought afterwards; then call
+    /// [`Container::restore`].
     ///
     /// # Errors
     /// As [`Runtime::create`].
-    pub fn prepare_restore(&self, bundle: &Bundle) -> Result<Container, CreateError> {
-        self.launch(bundle, &Request::Prepare)
+    pub fn prepare_restore(&self, bundle: &Bundle, order: &RestoreOrder) -> Result<Container, CreateError> {
+        self.launch(bundle, &Request::Prepare(order.clone()))
     }
 
     /// Finds an instance that an earlier agent (or this one) made.
@@ -200,8 +203,9 @@ impl Runtime {
         if dir.join(SPEC_FILE).exists() {
             return Err(CreateError::Exists { instance: bundle.instance.clone() });
         }
-        make_private_dir(&dir)?;
-        make_private_dir(&run_dir)?;
+        make_dir(&dir, 0o700)?;
+        // A restored init, which is nobody on the node, must reach the mounts staged below it.
+        make_dir(&run_dir, 0o711)?;
         let listener = channel::listen_in(&run_dir).map_err(at(&run_dir))?;
         let spec = serde_json::to_vec(bundle).map_err(|cause| at(&dir)(cause.into()))?;
         replace_file(&dir.join(SPEC_FILE), &spec, Durability::Process).map_err(at(&dir))?;
@@ -236,6 +240,6 @@ fn at(path: &Path) -> impl FnOnce(io::Error) -> CreateError {
     move |cause| CreateError::Path { path, cause }
 }
 
-fn make_private_dir(dir: &Path) -> Result<(), CreateError> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(at(dir))
+fn make_dir(dir: &Path, mode: u32) -> Result<(), CreateError> {
+    fs::DirBuilder::new().recursive(true).mode(mode).create(dir).map_err(at(dir))
 }

@@ -18,9 +18,8 @@ use thiserror::Error;
 use super::paths::{Kind, Links, open, open_or_make};
 use crate::bundle::{Bundle, SeedFile};
 use crate::mounts::{KernelFs, MountPlan};
-use crate::rootfs::{Rootfs, Step, What, attribute_flags, set_data};
+use crate::rootfs::{Rootfs, Step, What, attribute_flags, set_data, set_read_only};
 use crate::shim::state::{Backing, External};
-use crate::sys::{MountAttr, mount_setattr};
 
 /// The file system couldn't be put together.
 #[derive(Debug, Error)]
@@ -154,10 +153,6 @@ fn make_read_only(root: BorrowedFd<'_>, path: &Path) -> Result<(), AssembleError
     cover().map_err(failed("make read-only", path))
 }
 
-fn set_read_only(mount: BorrowedFd<'_>) -> io::Result<()> {
-    mount_setattr(mount, MountAttr { set: libc::MOUNT_ATTR_RDONLY, ..MountAttr::default() })
-}
-
 /// Hides files under `/dev/null` and directories under the empty one.
 fn mask_all(
     root: BorrowedFd<'_>,
@@ -182,7 +177,7 @@ fn mask_all(
         if backing == Backing::EmptyDir && first_empty.is_none() {
             first_empty = Some(path.to_owned());
         }
-        masked.push(External { path: path.to_owned(), backing });
+        masked.push(External { path: path.to_owned(), backing, staged: None });
     }
     Ok(masked)
 }

@@ -95,7 +95,9 @@ pub(super) fn create(bundle: &Bundle, rootfs: Rootfs, ends: ContainerEnds) -> Re
 /// The mounts made outside, as far as they are known before init has looked at `/proc`.
 pub(super) fn externals(rootfs: &Rootfs) -> Vec<External> {
     let external = |step: &crate::rootfs::Step| match &step.what {
-        What::Attach(_, backing) => Some(External { path: step.destination.clone(), backing: *backing }),
+        What::Attach(_, backing) => {
+            Some(External { path: step.destination.clone(), backing: *backing, staged: None })
+        }
         What::Make(..) => None,
     };
     rootfs.steps.iter().filter_map(external).collect()

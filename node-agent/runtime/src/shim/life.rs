@@ -64,10 +64,12 @@ impl Shim {
     }
 
     fn fence(&mut self) -> Result<(), CgroupError> {
-        if self.state.phase == Phase::Exited {
-            return Ok(());
+        match self.state.phase {
+            Phase::Empty | Phase::Prepared | Phase::Exited => return Ok(()),
+            // Nothing of it has run, and nothing will: the hook is answered with no.
+            Phase::Restoring => {}
+            Phase::Created | Phase::Running => self.bundle.cgroup.freeze()?,
         }
-        self.bundle.cgroup.freeze()?;
         if !self.state.fenced {
             self.state.fenced = true;
             self.record(Durability::Process);
@@ -90,11 +92,16 @@ impl Shim {
         Ok(())
     }
 
-    /// Freezes for the agent.
-    pub(super) fn pause(&mut self) -> Result<(), CgroupError> {
-        // Recorded first: after a crash in between, the next agent finds out by asking to resume.
+    /// Leaves the freezer to the agent.
+    pub(super) fn hold(&mut self) {
         self.state.paused = true;
         self.record(Durability::Process);
+    }
+
+    /// Freezes for the agent.
+    pub(super) fn pause(&mut self) -> Result<(), CgroupError> {
+        // Recorded first: what is frozen for a reason must never be thawed for the lack of one.
+        self.hold();
         self.bundle.cgroup.freeze()
     }
 

@@ -29,7 +29,7 @@ use thiserror::Error;
 use crate::bundle::Bundle;
 use crate::client::SPEC_FILE;
 use crate::error::chain;
-use crate::sys::{ignore_signal, take_stdin, trim_heap};
+use crate::sys::{survive_signal, take_stdin, trim_heap};
 
 use channel::{Channel, accept};
 use create::Gate;
@@ -37,7 +37,8 @@ use lease::Lease;
 pub(crate) use life::exit_of;
 use output::Output;
 use protocol::Event;
-use state::{Durability, ProcessId, State, write_state};
+use restore::Restore;
+use state::{Durability, Phase, ProcessId, State, write_state};
 
 /// More agents than this don't talk to one shim.
 const PEERS_MAX: usize = 32;
@@ -77,6 +78,10 @@ struct Shim {
     /// Init waits behind it.
     gate: Option<Gate>,
     output: Option<Output>,
+    /// A restore that waits for its checkpoint.
+    prepared: Option<Restore>,
+    /// The agent's answer to the hook that is held.
+    restore_verdict: Option<bool>,
     /// Ends the loop once nothing of the container is left.
     ending: bool,
 }
@@ -134,6 +139,8 @@ impl Shim {
             init: None,
             gate: None,
             output: None,
+            prepared: None,
+            restore_verdict: None,
             ending: false,
         };
         shim.record(Durability::Process);
@@ -142,11 +149,22 @@ impl Shim {
 
     fn attend(mut self) -> Result<(), ShimError> {
         while !(self.ending && self.init.is_none()) {
-            let ready = self.wait().map_err(failed("wait for events"))?;
-            // Highest index first: handling one may remove it from its list.
-            for ready in ready.into_iter().rev() {
-                self.handle(ready);
+            self.turn()?;
+            if self.state.phase == Phase::Restoring
+                && let Some(restore) = self.prepared.take()
+            {
+                self.run_restore(restore);
             }
+        }
+        Ok(())
+    }
+
+    /// One turn of the loop. Also taken within a restore's hooks, so that the shim answers while CRIU is held.
+    fn turn(&mut self) -> Result<(), ShimError> {
+        let ready = self.wait().map_err(failed("wait for events"))?;
+        // Highest index first: handling one may remove it from its list.
+        for ready in ready.into_iter().rev() {
+            self.handle(ready);
         }
         Ok(())
     }
@@ -223,8 +241,8 @@ fn detach() -> io::Result<OwnedFd> {
     nix::unistd::dup2_stdin(fs::File::open("/dev/null")?)?;
     // Already a leader (started from a shell): then there is no tie.
     let _leader = nix::unistd::setsid();
-    for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGTERM, libc::SIGPIPE] {
-        ignore_signal(signal);
+    for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGTERM] {
+        survive_signal(signal);
     }
     nix::sys::prctl::set_name(c"dray-shim")?;
     // A dying agent must not take its shims along.

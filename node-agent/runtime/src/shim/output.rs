@@ -134,9 +134,9 @@ fn pipe(owner: u32) -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((ours, theirs))
 }
 
-/// How CRIU names a pipe.
-pub(super) fn pipe_key(fd: BorrowedFd<'_>) -> io::Result<String> {
-    Ok(format!("pipe:[{}]", rustix::fs::fstat(fd)?.st_ino))
+/// What a checkpoint knows a pipe by.
+pub(super) fn pipe_inode(fd: BorrowedFd<'_>) -> io::Result<u64> {
+    Ok(rustix::fs::fstat(fd)?.st_ino)
 }
 
 #[cfg(test)]

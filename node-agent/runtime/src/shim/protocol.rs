@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::state::{Exit, External, State};
+use super::state::{Exit, Hook, State};
 
 /// The socket's file name inside of the instance's run directory.
 pub(crate) const SOCKET_FILE: &str = "shim.sock";
@@ -25,8 +25,8 @@ pub(crate) enum Request {
     Subscribe,
     /// Make cgroup, namespaces and root file system from `spec.json`, and hold init at the gate.
     Create,
-    /// Make cgroup and mounts for a container that will be restored, but no process.
-    Prepare,
+    /// Make cgroup and mounts for a container that will be restored, and start CRIU, but no process of the container.
+    Prepare(RestoreOrder),
     /// Open the gate: run the container's program.
     Start,
     /// Send a signal to init.
@@ -36,21 +36,23 @@ pub(crate) enum Request {
     },
     /// Kill every process of the container, frozen or not.
     KillAll,
-    /// Freeze until [`Request::Resume`]; survives the agent, and a lease doesn't thaw it.
+    /// Thaw nothing until [`Request::Resume`], whatever becomes of the lease: the agent has its own plans with the freezer.
+    Hold,
+    /// [`Request::Hold`], and freeze.
     Pause,
-    /// Undo [`Request::Pause`].
+    /// Undo [`Request::Hold`] and [`Request::Pause`].
     Resume,
     /// The container may run for so long from now; `None` is for ever.
     Lease {
         /// Milliseconds.
         ms: Option<u64>,
     },
-    /// Restore the container from a checkpoint. Answered at once; [`Event`]s tell the rest.
-    Restore(RestoreOrder),
+    /// Restore the container from its checkpoint. Answered at once; [`Event`]s tell the rest.
+    Restore,
     /// The answer to the hook that is held.
     Answer {
         /// The hook answered.
-        hook: String,
+        hook: Hook,
         /// Whether CRIU may go on.
         proceed: bool,
     },
@@ -63,20 +65,12 @@ pub(crate) enum Request {
 /// How to restore.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RestoreOrder {
-    /// CRIU's program and the arguments before its own (for a private prefix: the dynamic linker and its options).
-    pub criu: Vec<String>,
-    /// The checkpoint's images.
+    /// CRIU's program.
+    pub criu: PathBuf,
+    /// Where the checkpoint's images will be.
     pub images_dir: PathBuf,
     /// Where CRIU writes its log.
-    pub work_dir: PathBuf,
-    /// [`State::stdio`] of the source's shim when the checkpoint was made.
-    pub stdio: [Option<String>; 3],
-    /// [`State::externals`] of the source's shim.
-    pub externals: Vec<External>,
-    /// Memory comes from a page server (`lazy-pages.socket` in `work_dir`).
-    pub lazy_pages: bool,
-    /// The hooks that wait for the agent's answer (`setup-namespaces`, `post-restore`, ...). Others pass at once.
-    pub hooks: Vec<String>,
+    pub log_dir: PathBuf,
 }
 
 /// What the shim answers.
@@ -141,16 +135,16 @@ pub enum Event {
     Fenced,
     /// A new lease thawed the container.
     Unfenced,
-    /// CRIU waits in a hook for [`Request::Answer`].
+    /// CRIU waits in a hook for an answer; [`State::init`] is the restored init.
     Held {
         /// The hook.
-        hook: String,
-        /// The restored init, in hooks that name it.
-        pid: Option<i32>,
+        hook: Hook,
+        /// The restored init, in the node's pid namespace.
+        pid: i32,
     },
     /// The restored container runs.
     Restored {
-        /// Its init.
+        /// Its init, in the node's pid namespace.
         pid: i32,
     },
     /// The restore failed; nothing is left of it but directories.

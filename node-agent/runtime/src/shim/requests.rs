@@ -8,7 +8,7 @@ use super::channel::Channel;
 use super::create::{CreateError, create, prepare_cgroup};
 use super::life::now_ms;
 use super::log::Log;
-use super::output::{ContainerEnds, Output, pipe_key};
+use super::output::{ContainerEnds, Output, pipe_inode};
 use super::protocol::{Event, Refusal, Reply, Request};
 use super::state::{Durability, Phase, ProcessId};
 use super::{Shim, complain};
@@ -45,15 +45,19 @@ impl Shim {
         match request {
             Request::Status | Request::Subscribe => Ok(()),
             Request::Create => self.create(),
-            Request::Prepare => self.prepare(),
+            Request::Prepare(order) => self.prepare(&order),
             Request::Start => self.start(),
             Request::Signal { signal } => self.signal(signal),
             Request::KillAll => self.kill_all(),
+            Request::Hold => {
+                self.hold();
+                Ok(())
+            }
             Request::Pause => self.pause().map_err(refused),
             Request::Resume => self.resume().map_err(refused),
             Request::Lease { ms } => self.set_lease(ms),
-            Request::Restore(order) => self.restore(order),
-            Request::Answer { hook, proceed } => self.answer(&hook, proceed),
+            Request::Restore => self.begin_restore(),
+            Request::Answer { hook, proceed } => self.answer(hook, proceed),
             Request::Shutdown => self.shutdown(),
             Request::Destroy => {
                 self.ending = true;
@@ -103,7 +107,8 @@ impl Shim {
     pub(super) fn open_output(&mut self) -> io::Result<ContainerEnds> {
         let log = Log::open(&self.dir.join("logs"), self.bundle.logs)?;
         let (output, ends) = Output::new(log, self.bundle.root_id())?;
-        self.state.stdio = [None, Some(pipe_key(ends.stdout.as_fd())?), Some(pipe_key(ends.stderr.as_fd())?)];
+        self.state.stdio =
+            [None, Some(pipe_inode(ends.stdout.as_fd())?), Some(pipe_inode(ends.stderr.as_fd())?)];
         self.output = Some(output);
         Ok(ends)
     }
@@ -146,6 +151,8 @@ impl Shim {
     /// Init first: with it goes its whole pid namespace. Then whatever else is in the cgroup.
     fn kill_all(&mut self) -> Result<(), Refusal> {
         self.gate = None;
+        // CRIU, held or about to be, is told no and kills what it has made.
+        self.restore_verdict = (self.state.phase == Phase::Restoring).then_some(false);
         if let Some(init) = &self.init {
             match send_signal(init.as_fd(), libc::SIGKILL) {
                 Err(cause) if cause.raw_os_error() != Some(libc::ESRCH) => return Err(refused(cause)),
@@ -162,7 +169,7 @@ impl Shim {
 
     fn shutdown(&mut self) -> Result<(), Refusal> {
         match self.state.phase {
-            Phase::Empty | Phase::Exited => {
+            Phase::Empty | Phase::Prepared | Phase::Exited => {
                 self.ending = true;
                 Ok(())
             }

@@ -6,8 +6,8 @@
 //! ```text
 //! Empty --create--> Created --start--> Running --> Exited
 //!   |                  '--------- killed ------------^
-//!   '--restore--> Restoring --> Running
-//!                     '--------> Exited (with an error)
+//!   '--prepare--> Prepared --restore--> Restoring --> Running
+//!                                           '-------> Exited (with an error)
 //! ```
 
 use std::fs::{self, File};
@@ -32,6 +32,8 @@ pub enum Phase {
     Created,
     /// The container's program runs.
     Running,
+    /// Cgroup, mounts and CRIU wait for a checkpoint.
+    Prepared,
     /// CRIU is at work, or held in a hook.
     Restoring,
     /// The container is gone; see [`State::exit`].
@@ -69,6 +71,18 @@ pub struct External {
     pub path: PathBuf,
     /// What is behind it.
     pub backing: Backing,
+    /// Before a restore: where it is in the shim's mount namespace (look below `/proc/<shim>/root`).
+    pub staged: Option<PathBuf>,
+}
+
+/// A point of a restore at which the agent decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Hook {
+    /// Init exists, alone, in its namespaces and cgroup; its network namespace is empty. Connect it now.
+    SetupNamespaces,
+    /// All is restored and nothing has run. The last moment to say no.
+    PostRestore,
 }
 
 /// What is behind an external mount.
@@ -98,16 +112,16 @@ pub struct State {
     pub phase: Phase,
     /// The container's init, from `Created` on (in a restore: from the hook that names it).
     pub init: Option<ProcessId>,
-    /// The pipes behind stdin, stdout and stderr, as CRIU names them (`pipe:[1234]`); `None` where there is no pipe.
-    pub stdio: [Option<String>; 3],
-    /// The mounts that CRIU must take as external, by their path in the container (which is also the key to use).
+    /// The inodes of the pipes behind stdin, stdout and stderr; `None` where there is no pipe.
+    pub stdio: [Option<u64>; 3],
+    /// The mounts that were made outside of the container, and that CRIU must take as external.
     pub externals: Vec<External>,
     /// The lease ran out and the container was frozen for it.
     pub fenced: bool,
-    /// The agent asked for the container to be frozen.
+    /// The agent has its own plans with the freezer: the shim thaws nothing.
     pub paused: bool,
     /// The restore hook that waits for the agent's answer.
-    pub held: Option<String>,
+    pub held: Option<Hook>,
     /// Milliseconds since 1970.
     pub created_at_ms: Option<u64>,
     /// Milliseconds since 1970; for a restored container, when it resumed here.

@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "every test file uses another part")]
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -30,6 +30,7 @@ pub(crate) struct Node {
 impl Node {
     pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().expect("a directory");
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o711)).expect("chmod");
         let number = NODES.fetch_add(1, Ordering::Relaxed);
         let name = format!("dray-test-{}-{number}", std::process::id());
         let cgroups = CgroupRoot::discover(Path::new(&name)).expect("cgroup layout");
