@@ -18,6 +18,8 @@ use dray_model::ids::InstanceId;
 use dray_model::node::About;
 use dray_proto::tls::{Credentials, Files};
 use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::sync::Arc;
 use tokio::sync::{OnceCell, mpsc, watch};
 
@@ -59,6 +61,9 @@ impl Context {
     /// Opens everything that needs no scheduler.
     pub(crate) fn open(config: Config, messages: mpsc::Sender<Message>) -> Result<Context> {
         let dir = |name: &str| config.data_dir.join(name);
+        let run_dir = config.run_dir.join("containers");
+        searchable_dir(&config.run_dir)?;
+        searchable_dir(&run_dir)?;
         let (criu, version) = find_criu().unzip();
         let cgroups = CgroupRoot::discover(&config.cgroup).context("find the cgroups")?;
         cgroups.ensure().context("make the agent's cgroup")?;
@@ -67,7 +72,7 @@ impl Context {
         Ok(Context(Arc::new(Inner {
             about: about(&config, &version.unwrap_or_default(), layout(&cgroups))?,
             credentials: Credentials::load(&files)?,
-            runtime: Runtime::new(dir("containers"), config.run_dir.join("containers"))?,
+            runtime: Runtime::new(dir("containers"), run_dir)?,
             cgroups,
             images: ImageStore::open(dir("images")).context("open the image store")?,
             criu,
@@ -131,6 +136,13 @@ impl Context {
         let context = self.clone();
         tokio::task::spawn_blocking(move || work(&context)).await.context("a worker panicked")?
     }
+}
+
+/// A directory that containers' users may pass through, but not list.
+pub(crate) fn searchable_dir(path: &Path) -> Result<()> {
+    std::fs::create_dir_all(path).with_context(|| format!("create {}", path.display()))?;
+    let mode = std::fs::Permissions::from_mode(0o711);
+    std::fs::set_permissions(path, mode).with_context(|| format!("set the mode of {}", path.display()))
 }
 
 /// A CRIU that works here, and its version.

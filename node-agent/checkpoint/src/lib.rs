@@ -12,6 +12,7 @@
 
 pub mod criu;
 pub mod dump;
+pub mod files;
 pub mod freezer;
 pub mod manifest;
 pub mod restore;

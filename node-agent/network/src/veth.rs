@@ -106,6 +106,11 @@ impl NodeNetwork {
         self.netlink().delete(&host_end_name(instance)).await
     }
 
+    /// Deletes a host end that was found, also one without an instance; says whether it was there.
+    pub async fn delete_host_end(&self, end: &HostEnd) -> Result<bool, LinkError> {
+        self.netlink().delete(&end.link).await
+    }
+
     /// All host ends on this node, for finding those whose instance is gone.
     pub async fn host_ends(&self) -> Result<Vec<HostEnd>, LinkError> {
         let links = self.netlink().list().await?;

@@ -7,8 +7,10 @@ use crate::transfer::{Reader, Sender};
 use anyhow::{Context as _, Result, bail};
 use dray_model::ids::InstanceId;
 use serde::{Deserialize, Serialize};
+use std::fs::{Permissions, set_permissions};
 use std::io::{Read, Write};
-use std::path::PathBuf;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
 
 /// The note: what the target must know beside the files.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -83,6 +85,7 @@ pub(crate) fn unpack(
             let dir = dir(context, id, archive);
             fresh_dir(&dir)?;
             files::unpack(&mut reader, &dir)?;
+            give(&dir, group(context, id)?)?;
             Ok(None)
         }
         Archive::Upper => {
@@ -90,6 +93,29 @@ pub(crate) fn unpack(
             Ok(None)
         }
     }
+}
+
+/// The group of the container's root, as this machine numbers it.
+fn group(context: &Context, id: &InstanceId) -> Result<u32> {
+    let assignment = context.assignment.borrow().clone();
+    let migration =
+        assignment.migrations.values().find(|m| m.task.task == id.task && m.task.epoch == id.epoch);
+    let ip = migration.context("the migration is over")?.task.ip;
+    context.place()?.cidr.id_base(ip).context("the task's address is outside of the cluster's range")
+}
+
+/// CRIU's child reads the images first as the node's root without
+/// capabilities, then as the container's root; nobody else may.
+fn give(dir: &Path, group: u32) -> Result<()> {
+    for entry in std::fs::read_dir(dir)? {
+        share(&entry?.path(), group, 0o640)?;
+    }
+    share(dir, group, 0o750)
+}
+
+fn share(path: &Path, group: u32, mode: u32) -> Result<()> {
+    chown(path, Some(0), Some(group))?;
+    Ok(set_permissions(path, Permissions::from_mode(mode))?)
 }
 
 fn dir(context: &Context, id: &InstanceId, archive: Archive) -> PathBuf {

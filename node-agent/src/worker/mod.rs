@@ -60,6 +60,9 @@ pub(crate) async fn perform(context: Context, id: InstanceId, action: Action, ca
         Action::Cancel => None,
     };
     if let Some(event) = event {
+        if let Event::StartFailed { message } | Event::Broken { message } = &event {
+            tracing::warn!(instance = %id, "{message}");
+        }
         context.happened(&id, event).await;
     }
 }

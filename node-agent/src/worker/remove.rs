@@ -1,5 +1,6 @@
 //! Removes instances: processes, mounts, cgroup, network, directories.
 
+use super::send::images_dir;
 use super::{forward, held};
 use crate::context::{Context, runtime_id};
 use agent_core::Event;
@@ -50,6 +51,7 @@ pub(crate) async fn clear(context: &Context, id: &InstanceId, logs: Logs) -> Res
                 std::fs::rename(&current, &previous)?;
             }
             context.runtime.delete(&runtime_id(&name))?;
+            remove_dir(&images_dir(context, &name))?;
             Ok(())
         })
         .await

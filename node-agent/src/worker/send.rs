@@ -29,7 +29,7 @@ use dray_proto::v1::peer_client::PeerClient;
 use dray_proto::v1::{MigrateRequest, MigrateResponse, MigrateStart};
 use std::cell::{Cell, RefCell};
 use std::net::Ipv4Addr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
@@ -228,8 +228,8 @@ fn dump_spec(context: &Context, id: &InstanceId) -> Result<(Container, DumpSpec)
 
 /// Where an instance's checkpoint is, on the source and on the target: in
 /// memory, where the run directory is a tmpfs.
-pub(super) fn images_dir(context: &Context, id: &InstanceId) -> std::path::PathBuf {
-    context.runtime.instance_run_dir(&runtime_id(id)).join("checkpoint")
+pub(super) fn images_dir(context: &Context, id: &InstanceId) -> PathBuf {
+    context.config.run_dir.join("checkpoints").join(id.to_string())
 }
 
 /// An empty directory that only root may look into.

@@ -2,7 +2,7 @@
 
 use super::bundle;
 use super::send::{fresh_dir, images_dir};
-use crate::context::{Context, runtime_id};
+use crate::context::{Context, runtime_id, searchable_dir};
 use crate::{images, watch};
 use anyhow::{Context as _, Result, ensure};
 use container_network::{NetNs, VethSpec};
@@ -80,6 +80,7 @@ pub(super) async fn prepare(
     let made = bundle(context, id, task, layers).await?;
     let container = context
         .blocking(move |context| {
+            searchable_dir(&context.config.run_dir.join("checkpoints"))?;
             fresh_dir(&order.images_dir)?;
             Ok(context.runtime.prepare_restore(&made, &order)?)
         })

@@ -146,10 +146,10 @@ async fn removing_leaves_nothing() {
     let node = &lab.nodes[0];
     let mut found: Vec<_> = node.host_ends().await.unwrap();
     found.sort_by_key(|end| end.instance.clone());
-    let found: Vec<_> = found.iter().map(|end| (end.instance.as_deref(), end.shield)).collect();
-    assert_eq!(found, [(Some("gone-0@1"), Shield::Up), (Some("s-0@1"), Shield::Down)]);
+    let shields: Vec<_> = found.iter().map(|end| (end.instance.as_deref(), end.shield)).collect();
+    assert_eq!(shields, [(Some("gone-0@1"), Shield::Up), (Some("s-0@1"), Shield::Down)]);
 
-    assert!(node.delete_veth(&orphan.instance).await.unwrap());
+    assert!(node.delete_host_end(&found[0]).await.unwrap());
     assert!(!node.delete_veth(&orphan.instance).await.unwrap());
     assert_eq!(node.shield(&orphan.instance).await.unwrap(), None);
     node.remove().await.unwrap();
