@@ -5,6 +5,7 @@ use crate::cmd::{
     version,
 };
 use crate::connection::Connection;
+use crate::local;
 use clap::{Parser, Subcommand};
 
 const EXAMPLES: &str = "\
@@ -68,6 +69,8 @@ pub(crate) enum Command {
     Image(image::Args),
     /// How the cluster is
     Cluster(cluster::Args),
+    /// A whole cluster on this machine
+    Local(local::Args),
     /// Print a shell's completion script
     Completion(completion::Args),
     /// Print versions
@@ -117,6 +120,8 @@ mod tests {
             "image import redis.tar --name redis:7",
             "image list -o json",
             "cluster status",
+            "local up --schedulers 3 --nodes 3",
+            "local down",
             "completion bash",
             "version -o json",
             "get tasks --server a:1 --server b:2,c:3 --context /c",

@@ -6,7 +6,7 @@
 
 use crate::connection::{Connection, Endpoints};
 use crate::error::CallError;
-use dray_proto::status::leader_hint;
+use dray_proto::status::{details, leader_hint};
 use dray_proto::tls::Credentials;
 use std::cell::Cell;
 use std::error::Error as _;
@@ -97,7 +97,7 @@ impl Client {
                 Err(status) => status,
             };
             let Some(trouble) = Trouble::of(&status) else { return Err(CallError::Refused(status.into())) };
-            round.tried.push((place.name.clone(), trouble));
+            round.tried.push(Tried { place: place.name.clone(), trouble, status });
             self.current.set((self.current.get() + 1) % self.places.len());
             if round.tried.len() < self.places.len() {
                 continue;
@@ -106,7 +106,7 @@ impl Client {
                 return Err(round.error());
             }
             tokio::time::sleep(PAUSE).await;
-            round.again();
+            round = Round { number: round.number + 1, tried: Vec::new() };
         }
     }
 }
@@ -144,26 +144,30 @@ async fn limited<T>(
 }
 
 /// Why another scheduler is asked.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Trouble {
     /// The connection failed.
-    Unreachable(String),
-    /// It answered that it can't serve now.
-    NotNow(String),
+    Unreachable,
+    /// It can't serve now, for want of a leader or of time.
+    NotNow,
+    /// It answers that somebody behind it, such as a node, isn't there.
+    Behind,
 }
 
 impl Trouble {
     /// `None`: the status is the cluster's answer.
     fn of(status: &Status) -> Option<Trouble> {
-        let text = status.message().to_owned();
         match status.code() {
-            Code::Unavailable => Some(match root_cause(status) {
-                Some(cause) => Trouble::Unreachable(cause),
-                None => Trouble::NotNow(text),
-            }),
-            Code::DeadlineExceeded => Some(Trouble::NotNow(text)),
-            Code::Unknown | Code::Cancelled | Code::Internal => root_cause(status).map(Trouble::Unreachable),
-            Code::FailedPrecondition => leader_hint(status).map(|_| Trouble::NotNow(text)),
+            Code::Unavailable if root_cause(status).is_some() => Some(Trouble::Unreachable),
+            Code::Unavailable if matches!(details(status).reason.as_str(), "NoLeader" | "Unknown") => {
+                Some(Trouble::NotNow)
+            }
+            Code::Unavailable => Some(Trouble::Behind),
+            Code::DeadlineExceeded => Some(Trouble::NotNow),
+            Code::Unknown | Code::Cancelled | Code::Internal => {
+                root_cause(status).map(|_| Trouble::Unreachable)
+            }
+            Code::FailedPrecondition => leader_hint(status).map(|_| Trouble::NotNow),
             Code::Ok
             | Code::InvalidArgument
             | Code::NotFound
@@ -192,27 +196,33 @@ fn root_cause(status: &Status) -> Option<String> {
 #[derive(Default)]
 struct Round {
     number: u32,
-    tried: Vec<(String, Trouble)>,
+    tried: Vec<Tried>,
+}
+
+/// One attempt that failed.
+struct Tried {
+    place: String,
+    trouble: Trouble,
+    status: Status,
 }
 
 impl Round {
-    fn again(&mut self) {
-        self.number += 1;
-        self.tried.clear();
-    }
-
     /// Whether another round makes no sense.
     fn is_last(&self, patience: Patience) -> bool {
-        let unreachable = self.tried.iter().all(|(_, trouble)| matches!(trouble, Trouble::Unreachable(_)));
-        patience == Patience::Short && unreachable && self.number > 0
+        let temporary = self.tried.iter().any(|tried| tried.trouble == Trouble::NotNow);
+        patience == Patience::Short && !temporary && self.number > 0
     }
 
-    fn error(&self) -> CallError {
-        let text = |trouble: &Trouble| match trouble {
-            Trouble::Unreachable(text) | Trouble::NotNow(text) => text.clone(),
-        };
-        CallError::NoAnswer {
-            tried: self.tried.iter().map(|(name, trouble)| (name.clone(), text(trouble))).collect(),
+    /// The answer of a scheduler, if one of them gave any.
+    fn error(self) -> CallError {
+        let why = |tried: &Tried| root_cause(&tried.status).unwrap_or_else(|| tried.status.message().into());
+        let places = self.tried.iter().map(|tried| (tried.place.clone(), why(tried))).collect();
+        let answer = self.tried.into_iter().find(|tried| tried.trouble != Trouble::Unreachable);
+        match answer {
+            Some(answer) if answer.status.code() != Code::DeadlineExceeded => {
+                CallError::Refused(answer.status.into())
+            }
+            Some(_) | None => CallError::NoAnswer { tried: places },
         }
     }
 }

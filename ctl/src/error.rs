@@ -48,13 +48,15 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let details = details(&self.0);
         let reason = if details.reason.is_empty() { code_name(self.0.code()) } else { &details.reason };
-        if details.violations.is_empty() {
-            write!(f, "{} ({reason})", self.0.message())?;
-        } else {
-            write!(f, "the request was refused ({reason})")?;
-        }
-        for violation in &details.violations {
-            write!(f, "\n  {}: {}", violation.field, violation.problem)?;
+        match details.violations.as_slice() {
+            [] => write!(f, "{} ({reason})", self.0.message())?,
+            [only] => write!(f, "{}: {} ({reason})", only.field, only.problem)?,
+            several => {
+                write!(f, "the request can't be used ({reason}):")?;
+                for violation in several {
+                    write!(f, "\n  {}: {}", violation.field, violation.problem)?;
+                }
+            }
         }
         hint(self.0.code()).map_or(Ok(()), |hint| write!(f, "\n{hint}"))
     }

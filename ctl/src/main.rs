@@ -9,6 +9,7 @@ mod client;
 mod cmd;
 mod connection;
 mod error;
+mod local;
 mod manifest;
 mod output;
 mod resource;

@@ -69,18 +69,16 @@ pub(crate) async fn run(args: &Args, connection: &Connection, out: &mut Out) -> 
     let documents = manifest::load(&args.files)?;
     let client = Client::new(connection)?;
     let mut responses = Vec::new();
-    // One document is checked and applied by the same request.
+    // One document alone is checked and applied by the same request.
     if args.dry_run || documents.len() > 1 {
         responses = check(&client, &documents).await?;
     }
-    if !args.dry_run {
-        responses.clear();
-        for document in &documents {
-            responses.push(apply_one(&client, document, false).await.map_err(|e| explained(document, e))?);
+    if args.dry_run {
+        for response in &responses {
+            report(args, response, out)?;
         }
-    }
-    for response in &responses {
-        report(args, response, out)?;
+    } else {
+        responses = apply(args, &client, &documents, out).await?;
     }
     if !matches!(args.output, Format::Table | Format::Wide) {
         let objects: Vec<_> =
@@ -123,17 +121,34 @@ async fn compare(args: &DiffArgs, connection: &Connection, out: &mut Out) -> any
 
 /// Lets the scheduler check every document. All problems are told together.
 async fn check(client: &Client, documents: &[Document]) -> anyhow::Result<Vec<ApplyWorkloadResponse>> {
-    let (mut responses, mut problems) = (Vec::new(), Vec::new());
+    let (mut responses, mut found) = (Vec::new(), Vec::new());
     for document in documents {
         match apply_one(client, document, true).await {
             Ok(response) => responses.push(response),
-            Err(error) => match violations(document, &error) {
-                Some(found) => problems.extend(found),
+            Err(error) => match problems(document, &error) {
+                Some(problems) => found.extend(problems),
                 None => return Err(error.into()),
             },
         }
     }
-    if problems.is_empty() { Ok(responses) } else { Err(Problems(problems).into()) }
+    if found.is_empty() { Ok(responses) } else { Err(Problems(found).into()) }
+}
+
+/// Applies each document in order, and says so at once.
+async fn apply(
+    args: &Args,
+    client: &Client,
+    documents: &[Document],
+    out: &mut Out,
+) -> anyhow::Result<Vec<ApplyWorkloadResponse>> {
+    let mut responses = Vec::new();
+    for document in documents {
+        let response =
+            apply_one(client, document, false).await.map_err(|error| explained(document, error))?;
+        report(args, &response, out)?;
+        responses.push(response);
+    }
+    Ok(responses)
 }
 
 async fn apply_one(
@@ -155,16 +170,27 @@ async fn apply_one(
 
 /// A refusal as problems with the document's fields; `None` if it isn't about
 /// the document.
-fn violations(document: &Document, error: &CallError) -> Option<Vec<Problem>> {
+fn problems(document: &Document, error: &CallError) -> Option<Vec<Problem>> {
     let CallError::Refused(Refusal(status)) = error else { return None };
     let details = details(status);
-    let problems = details.violations.iter().map(|v| document.problem(&v.field, &v.problem));
-    Some(problems.collect::<Vec<_>>()).filter(|problems| !problems.is_empty())
+    let found: Vec<_> = details.violations.iter().map(|v| document.problem(&v.field, &v.problem)).collect();
+    if !found.is_empty() {
+        return Some(found);
+    }
+    let field = match details.reason.as_str() {
+        "TooLarge" => "spec.template.containers[0].resources",
+        "BeingDeleted" | "EtagMismatch" => "metadata.name",
+        _ => return None,
+    };
+    Some(vec![document.problem(field, status.message())])
 }
 
 fn explained(document: &Document, error: CallError) -> anyhow::Error {
-    match violations(document, &error) {
-        Some(problems) => Problems(problems).into(),
+    match problems(document, &error) {
+        // What came before it is applied, so that this isn't `Problems`.
+        Some(problems) => {
+            anyhow::Error::msg(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+        }
         None => anyhow::Error::new(error).context(format!("workload/{}", document.manifest.metadata.name)),
     }
 }

@@ -18,6 +18,7 @@ pub(crate) mod version;
 
 use crate::args::{Cli, Command};
 use crate::client::Client;
+use crate::local;
 use crate::output::text::now_ms;
 use crate::output::{Format, Out, Style};
 use std::process::ExitCode;
@@ -42,6 +43,7 @@ pub(crate) async fn run(cli: Cli, out: &mut Out) -> anyhow::Result<ExitCode> {
         Command::Drain(args) => drain::run(&args, &Client::new(connection)?, out).await,
         Command::Image(args) => image::run(&args, &Client::new(connection)?, out).await,
         Command::Cluster(args) => cluster::run(&args, &Client::new(connection)?, out).await,
+        Command::Local(args) => local::run(&args, out).await,
         Command::Completion(args) => completion::run(&args, out),
         Command::Version(args) => version::run(&args, connection, out).await,
     }
