@@ -11,7 +11,7 @@ use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{OpenTreeFlags, open_tree};
 use thiserror::Error;
 
-use crate::sys::{MountAttr, mount_setattr};
+use crate::sys::{Depth, MountAttr, mount_setattr};
 
 /// An open program. Later changes of its path don't matter.
 #[derive(Debug)]
@@ -49,6 +49,7 @@ impl AsRawFd for Program {
 
 fn read_only_mount(path: &Path) -> io::Result<OwnedFd> {
     let fd = open_tree(CWD, path, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC)?;
-    mount_setattr(fd.as_fd(), MountAttr { set: libc::MOUNT_ATTR_RDONLY, ..MountAttr::default() })?;
+    let attr = MountAttr { set: libc::MOUNT_ATTR_RDONLY, ..MountAttr::default() };
+    mount_setattr(fd.as_fd(), attr, Depth::One)?;
     Ok(fd)
 }

@@ -26,7 +26,7 @@ use crate::devices::{DeviceError, fill_dev};
 use crate::mounts::{KernelFs, MountKind, MountPlan, MountPlanError, plan_mounts};
 use crate::namespaces::{NamespaceError, idmap_namespace};
 use crate::shim::state::Backing;
-use crate::sys::{MountAttr, mount_setattr};
+use crate::sys::{Depth, MountAttr, mount_setattr};
 
 /// Options that keep an upper directory valid under another overlay of equal layers: nothing in it may depend on inode
 /// numbers, file handles or data that stayed in a lower layer.
@@ -148,7 +148,8 @@ fn prepare_mount(
         MountKind::Tmpfs => tmpfs(&plan.destination, &plan.data, plan.attributes, owner)?,
         MountKind::Devices => devices(bundle, &plan)?,
         MountKind::Bind { source, recursive, idmapped } => {
-            let attr = MountAttr { set: plan.attributes, ..idmap_attr(userns.filter(|_| *idmapped)) };
+            let attr = MountAttr { set: plan.attributes, ..MountAttr::default() };
+            let attr = with_idmap(attr, userns.filter(|_| *idmapped));
             bind(source, *recursive, attr)?
         }
     };
@@ -233,14 +234,14 @@ fn bind(path: &Path, recursive: bool, attr: MountAttr) -> Result<OwnedFd, Rootfs
     let depth = if recursive { OpenTreeFlags::AT_RECURSIVE } else { OpenTreeFlags::empty() };
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | depth;
     let mount = open_tree(CWD, path, flags).map_err(io::Error::from).map_err(failed("open"))?;
-    mount_setattr(mount.as_fd(), MountAttr { propagation: libc::MS_PRIVATE, ..attr })
+    mount_setattr(mount.as_fd(), MountAttr { propagation: libc::MS_PRIVATE, ..attr }, Depth::Tree)
         .map_err(failed("set up"))?;
     Ok(mount)
 }
 
-/// Forbids writing through one mount.
-pub(crate) fn set_read_only(mount: BorrowedFd<'_>) -> io::Result<()> {
-    mount_setattr(mount, MountAttr { set: libc::MOUNT_ATTR_RDONLY, ..MountAttr::default() })
+/// Forbids writing.
+pub(crate) fn set_read_only(mount: BorrowedFd<'_>, depth: Depth) -> io::Result<()> {
+    mount_setattr(mount, MountAttr { set: libc::MOUNT_ATTR_RDONLY, ..MountAttr::default() }, depth)
 }
 
 fn with_idmap(attr: MountAttr, userns: Option<BorrowedFd<'_>>) -> MountAttr {
@@ -329,7 +330,7 @@ fn cgroup_mounts(
         let made = mkdirat(&directory, *name, Mode::from_raw_mode(0o555));
         made.map_err(|errno| RootfsError::Create { path: plan.destination.join(name), cause: errno.into() })?;
     }
-    set_read_only(directory.as_fd()).map_err(|cause| RootfsError::Mount {
+    set_read_only(directory.as_fd(), Depth::One).map_err(|cause| RootfsError::Mount {
         what: "make read-only",
         path: plan.destination.clone(),
         cause,

@@ -125,10 +125,22 @@ pub(crate) struct MountAttr {
     pub userns_fd: u64,
 }
 
-/// Changes the attributes of a mount (for a recursive copy: of all its mounts).
-pub(crate) fn mount_setattr(mount: BorrowedFd<'_>, attr: MountAttr) -> io::Result<()> {
+/// How far a change of a mount goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Depth {
+    /// This mount.
+    One,
+    /// It and all mounts below it.
+    Tree,
+}
+
+/// Changes the attributes of mounts.
+pub(crate) fn mount_setattr(mount: BorrowedFd<'_>, attr: MountAttr, depth: Depth) -> io::Result<()> {
     const EMPTY: &CStr = c"";
-    let flags = libc::AT_EMPTY_PATH | libc::AT_RECURSIVE;
+    let flags = match depth {
+        Depth::One => libc::AT_EMPTY_PATH,
+        Depth::Tree => libc::AT_EMPTY_PATH | libc::AT_RECURSIVE,
+    };
     // SAFETY: the path is a static C string, `attr` a live mount_attr of the size we name.
     let rc = unsafe {
         libc::syscall(

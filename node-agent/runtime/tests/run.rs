@@ -52,7 +52,7 @@ fn it_runs_as_the_user_it_is_told() {
         assert_eq!(log[2], "reopened", "another user may reopen its output");
     };
     check("web@1", "web", ["uid=101(web) gid=102(web) groups=102(web),200(logs)", "/srv"]);
-    check("number@1", "4000:4001", ["uid=4000 gid=4001", "/"]);
+    check("number@1", "4000:4001", ["uid=4000 gid=4001 groups=4001", "/"]);
 }
 
 #[test]
@@ -126,7 +126,7 @@ fn files_are_written_into_its_own_layer() {
     bundle.files = vec![file("/etc/hosts", "10.88.0.1 me\n"), file("/deep/er/file", "x")];
     let (exit, log) = node.run(&bundle);
     assert_eq!((exit.code, log[0].as_str()), (0, "10.88.0.1 me"), "{log:#?}");
-    assert!(log[1].contains("    0        0 "), "owned by the container's root: {}", log[1]);
+    assert!(log[1].contains(" 0        0 "), "owned by the container's root: {}", log[1]);
     let upper = bundle.upper_dir().join("etc/hosts");
     let owner =
         std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(&upper).expect("in the upper directory"));
@@ -142,5 +142,5 @@ fn the_nodes_own_user_namespace_is_possible() {
     bundle.idmap = None;
     let (exit, log) = node.run(&bundle);
     assert_eq!(exit.code, 0, "{log:#?}");
-    assert_eq!(log, ["         0          0 4294967295", "CapEff:\t00000000800405fb"]);
+    assert_eq!(log, ["         0          0 4294967295", "CapEff:\t00000000800425fb"]);
 }

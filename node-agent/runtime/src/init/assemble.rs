@@ -20,6 +20,7 @@ use crate::bundle::{Bundle, SeedFile};
 use crate::mounts::{KernelFs, MountPlan};
 use crate::rootfs::{Rootfs, Step, What, attribute_flags, set_data, set_read_only};
 use crate::shim::state::{Backing, External};
+use crate::sys::Depth;
 
 /// The file system couldn't be put together.
 #[derive(Debug, Error)]
@@ -62,7 +63,7 @@ pub(super) fn assemble(bundle: &Bundle, rootfs: &Rootfs) -> Result<Vec<External>
     let masked = linux.and_then(|linux| linux.masked_paths().as_deref()).unwrap_or_default();
     let masked = mask_all(root, masked, rootfs.empty.as_fd())?;
     if bundle.spec.root().as_ref().and_then(oci_spec::runtime::Root::readonly) == Some(true) {
-        set_read_only(root).map_err(AssembleError::Root)?;
+        set_read_only(root, Depth::One).map_err(AssembleError::Root)?;
     }
     Ok(masked)
 }
@@ -147,7 +148,7 @@ fn make_read_only(root: BorrowedFd<'_>, path: &Path) -> Result<(), AssembleError
         let flags =
             OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
         let copy = open_tree(&place, "", flags | OpenTreeFlags::AT_EMPTY_PATH)?;
-        set_read_only(copy.as_fd())?;
+        set_read_only(copy.as_fd(), Depth::Tree)?;
         attach(copy.as_fd(), "", place.as_fd())
     };
     cover().map_err(failed("make read-only", path))

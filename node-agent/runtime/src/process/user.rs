@@ -25,7 +25,7 @@ pub(crate) enum UserError {
 impl Identity {
     /// The numbers the specification gives.
     pub(crate) fn of_spec(user: &oci_spec::runtime::User) -> Self {
-        let groups = user.additional_gids().clone().unwrap_or_default();
+        let groups = with_primary(user.gid(), user.additional_gids().clone().unwrap_or_default());
         let home = Passwd::find_uid(&read("/etc/passwd"), user.uid()).map(|entry| entry.home);
         Self { uid: user.uid(), gid: user.gid(), groups, home: home.or_else(|| Some("/".to_owned())) }
     }
@@ -55,11 +55,19 @@ fn resolve(text: &str, passwd: &str, group: &str) -> Result<Identity, UserError>
         (None, Err(_)) => return Err(UserError::NoUser(user.to_owned())),
     };
     // Naming a group means exactly that group.
-    let (gid, groups) = match group_part {
+    let (gid, others) = match group_part {
         Some(name) => (group_id(group, name)?, Vec::new()),
         None => (entry.gid, groups_of(group, &entry.name)),
     };
-    Ok(Identity { uid: entry.uid, gid, groups, home: Some(entry.home) })
+    Ok(Identity { uid: entry.uid, gid, groups: with_primary(gid, others), home: Some(entry.home) })
+}
+
+/// The primary group is among the others too: a process that changes its primary group (a set-group-id file does it) must
+/// not get rid of a group that a file's permissions exclude.
+fn with_primary(gid: u32, mut others: Vec<u32>) -> Vec<u32> {
+    others.retain(|other| *other != gid);
+    others.insert(0, gid);
+    others
 }
 
 #[derive(Debug, Clone)]
@@ -134,13 +142,13 @@ mod tests {
 
     #[test]
     fn users_are_names_or_numbers_with_or_without_a_group() {
-        check("", Ok((0, 0, &[201], "/root")));
-        check("web", Ok((101, 102, &[200, 201], "/srv/web")));
-        check("101", Ok((101, 102, &[200, 201], "/srv/web")));
-        check("web:logs", Ok((101, 200, &[], "/srv/web")));
-        check("4000", Ok((4000, 0, &[], "/")));
-        check("4000:4001", Ok((4000, 4001, &[], "/")));
-        check(":web", Ok((0, 102, &[], "/root")));
+        check("", Ok((0, 0, &[0, 201], "/root")));
+        check("web", Ok((101, 102, &[102, 200, 201], "/srv/web")));
+        check("101", Ok((101, 102, &[102, 200, 201], "/srv/web")));
+        check("web:logs", Ok((101, 200, &[200], "/srv/web")));
+        check("4000", Ok((4000, 0, &[0], "/")));
+        check("4000:4001", Ok((4000, 4001, &[4001], "/")));
+        check(":web", Ok((0, 102, &[102], "/root")));
         check("nobody", Err(UserError::NoUser("nobody".into())));
         check("web:none", Err(UserError::NoGroup("none".into())));
         check("-1", Err(UserError::NoUser("-1".into())));
