@@ -9,6 +9,8 @@ use std::process::ExitCode;
 
 /// How many of the latest events are shown.
 const EVENTS: usize = 20;
+/// How many of the latest migrations of a task are shown.
+const MIGRATIONS: usize = 10;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -52,12 +54,19 @@ async fn around(client: &Client, object: &Object) -> anyhow::Result<describe::Ar
     if object.kind() == Kind::Task {
         around.migrations = resource::list(client, Kind::Migration, "").await?;
         around.migrations.retain(|m| matches!(m, Object::Migration(m) if m.task == name));
+        latest(&mut around.migrations, MIGRATIONS);
     }
     if !matches!(object.kind(), Kind::Event | Kind::Image) {
         let about = format!("{}/{name}", object.kind().word());
         let mut events = resource::list(client, Kind::Event, "").await?;
         events.retain(|event| matches!(event, Object::Event(event) if event.object == about));
-        around.events = events.split_off(events.len().saturating_sub(EVENTS));
+        latest(&mut events, EVENTS);
+        around.events = events;
     }
     Ok(around)
+}
+
+/// Keeps only the last ones.
+fn latest(objects: &mut Vec<Object>, count: usize) {
+    objects.drain(..objects.len().saturating_sub(count));
 }

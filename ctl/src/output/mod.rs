@@ -8,6 +8,8 @@ pub(crate) mod diff;
 pub(crate) mod progress;
 pub(crate) mod status;
 pub(crate) mod table;
+#[cfg(test)]
+mod tests;
 pub(crate) mod text;
 pub(crate) mod view;
 pub(crate) mod word;

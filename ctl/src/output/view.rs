@@ -13,8 +13,16 @@ use serde::Serialize;
 
 /// One thing.
 #[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct View<'a> {
+    api_version: &'static str,
+    #[serde(flatten)]
+    body: Body<'a>,
+}
+
+#[derive(Serialize)]
 #[serde(tag = "kind")]
-pub(crate) enum View<'a> {
+enum Body<'a> {
     Workload(WorkloadView<'a>),
     Task(TaskView<'a>),
     Node(NodeView<'a>),
@@ -42,14 +50,15 @@ impl<'a> ListView<'a> {
 impl<'a> View<'a> {
     /// Shows an object.
     pub(crate) fn of(object: &'a Object) -> View<'a> {
-        match object {
-            Object::Workload(workload) => View::Workload(workload.into()),
-            Object::Task(task) => View::Task(task.into()),
-            Object::Node(node) => View::Node(node.into()),
-            Object::Migration(migration) => View::Migration(migration.into()),
-            Object::Image(image) => View::Image(image.into()),
-            Object::Event(event) => View::Event(event.into()),
-        }
+        let body = match object {
+            Object::Workload(workload) => Body::Workload(workload.into()),
+            Object::Task(task) => Body::Task(task.into()),
+            Object::Node(node) => Body::Node(node.into()),
+            Object::Migration(migration) => Body::Migration(migration.into()),
+            Object::Image(image) => Body::Image(image.into()),
+            Object::Event(event) => Body::Event(event.into()),
+        };
+        View { api_version: API_VERSION, body }
     }
 }
 
@@ -72,8 +81,7 @@ impl<'a> ChangeView<'a> {
 /// A workload: its manifest, and how it is.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct WorkloadView<'a> {
-    api_version: &'static str,
+struct WorkloadView<'a> {
     metadata: MetadataView<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     spec: Option<WorkloadSpec>,
@@ -102,7 +110,6 @@ struct WorkloadStatusView {
 impl<'a> From<&'a wire::Workload> for WorkloadView<'a> {
     fn from(workload: &'a wire::Workload) -> Self {
         WorkloadView {
-            api_version: API_VERSION,
             metadata: MetadataView {
                 name: &workload.name,
                 labels: &workload.labels,
@@ -124,7 +131,7 @@ impl<'a> From<&'a wire::Workload> for WorkloadView<'a> {
 /// A task.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct TaskView<'a> {
+struct TaskView<'a> {
     name: &'a str,
     workload: &'a str,
     slot: u32,
@@ -197,7 +204,7 @@ impl<'a> From<&'a wire::Task> for TaskView<'a> {
 /// A node.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct NodeView<'a> {
+struct NodeView<'a> {
     name: &'a str,
     #[serde(skip_serializing_if = "Labels::is_empty")]
     labels: &'a Labels,
@@ -275,7 +282,7 @@ impl<'a> From<&'a wire::Node> for NodeView<'a> {
 /// A migration.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct MigrationView<'a> {
+struct MigrationView<'a> {
     name: &'a str,
     task: &'a str,
     source: &'a str,
@@ -342,7 +349,7 @@ impl<'a> From<&'a wire::Migration> for MigrationView<'a> {
 /// An image.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct ImageView<'a> {
+struct ImageView<'a> {
     reference: &'a str,
     digest: &'a str,
     size_bytes: u64,
@@ -365,7 +372,7 @@ impl<'a> From<&'a wire::Image> for ImageView<'a> {
 /// An event.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct EventView<'a> {
+struct EventView<'a> {
     index: u64,
     at: String,
     level: &'static str,
