@@ -15,6 +15,7 @@ pub mod dump;
 pub mod files;
 pub mod freezer;
 pub mod manifest;
+pub mod preflight;
 pub mod restore;
 pub mod sockets;
 mod sys;

@@ -7,12 +7,12 @@ mod fixture;
 use std::env;
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Command, id};
+use std::process::{Command, Stdio, id};
 use std::thread;
 
 use container_checkpoint::criu::session::{Event, Refused, SessionError};
 use container_checkpoint::dump::DumpError;
-use container_checkpoint::{DumpHooks, DumpSpec, Fate, Outcome, dump};
+use container_checkpoint::{DumpHooks, DumpSpec, Fate, Outcome, dump, preflight};
 use fixture::{Container, chain, children, criu, kill_by_pid, wait_for, workload};
 
 /// Not a test: this binary is also the program in the container, and an agent that will be killed.
@@ -148,6 +148,28 @@ fn a_refused_restore_leaves_nothing_and_can_be_repeated() {
     }
     container.restore(&mut |_| Ok(())).unwrap();
     container.rounds.next();
+}
+
+#[test]
+fn preflight_finds_what_was_started_from_outside() {
+    let container = Container::start(1);
+    let mounts = [workload::DATA.into()];
+    let inspect = || preflight::inspect(container.init, &container.freezer(), &mounts).unwrap();
+    let clean = inspect();
+    assert_eq!((clean.blockers.as_slice(), clean.processes), (&[][..], 2));
+    assert!(clean.resident_bytes > 2 << 20);
+    let inside = format!("{}", container.init);
+    let script = r#"echo 0 > "$1"/cgroup.procs; exec nsenter -t "$0" -p -n cat"#;
+    let mut exec = Command::new("sh")
+        .args(["-c", script, &inside])
+        .arg(container.freezer().dir())
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    wait_for("a blocker", || inspect().blockers.iter().any(|blocker| blocker.to_string().contains("exec")));
+    drop(exec.stdin.take());
+    exec.wait().unwrap();
+    wait_for("no blocker", || inspect().blockers.is_empty());
 }
 
 #[test]
