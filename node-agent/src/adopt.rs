@@ -108,9 +108,9 @@ async fn sweep_links(context: &Context, observed: &Observed) {
     let Ok(network) = context.network() else { return };
     let known: BTreeSet<String> = observed.instances.keys().map(|id| runtime_id(id).to_string()).collect();
     let ends = network.host_ends().await.unwrap_or_default();
-    for end in ends.into_iter().filter_map(|end| end.instance).filter(|name| !known.contains(name)) {
-        if let Err(error) = network.delete_veth(&end).await {
-            tracing::warn!(instance = end, "delete its link: {:#}", anyhow::Error::from(error));
+    for end in ends.iter().filter(|end| end.instance.as_ref().is_none_or(|name| !known.contains(name))) {
+        if let Err(error) = network.delete_host_end(end).await {
+            tracing::warn!(link = end.link, "delete it: {:#}", anyhow::Error::from(error));
         }
     }
 }

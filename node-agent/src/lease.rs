@@ -4,6 +4,12 @@
 //! [`agent_core::fence`]), on the monotonic clock, which runs on while the
 //! machine is suspended.
 
+use crate::context::Context;
+use crate::node::Message;
+use agent_core::fence;
+use dray_proto::v1::ContactRequest;
+use dray_proto::v1::peer_client::PeerClient;
+use futures::future::join_all;
 use nix::time::{ClockId, clock_gettime};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -38,6 +44,8 @@ fn unix() -> Duration {
 pub(crate) struct Contact {
     /// Boot milliseconds at which the acknowledged heartbeat was sent; zero: never.
     sent_ms: AtomicU64,
+    /// Boot milliseconds at which there was no leader anywhere; zero: never.
+    outage_ms: AtomicU64,
     lease_ms: AtomicU64,
     renewed: Notify,
 }
@@ -45,7 +53,7 @@ pub(crate) struct Contact {
 impl Contact {
     /// A heartbeat that was sent then has been acknowledged.
     pub(crate) fn acknowledge(&self, sent_ms: u64, lease: Duration) {
-        self.lease_ms.store(u64::try_from(lease.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.remember(lease);
         self.sent_ms.fetch_max(sent_ms, Ordering::Relaxed);
         self.renewed.notify_waiters();
     }
@@ -67,11 +75,54 @@ impl Contact {
 
     /// What is left of the lease.
     pub(crate) fn remaining(&self) -> Duration {
-        let sent_ms = self.sent_ms.load(Ordering::Relaxed);
-        if sent_ms == 0 {
-            return Duration::ZERO;
+        let sent_ms = self.sent_ms.load(Ordering::Relaxed).max(self.outage_ms.load(Ordering::Relaxed));
+        match sent_ms {
+            0 => Duration::ZERO,
+            sent_ms => fence::remaining(self.full(), sent_ms, boot_ms()),
         }
-        let lease = Duration::from_millis(self.lease_ms.load(Ordering::Relaxed));
-        agent_core::fence::remaining(lease, sent_ms, boot_ms())
     }
+
+    /// The whole lease.
+    fn full(&self) -> Duration {
+        Duration::from_millis(self.lease_ms.load(Ordering::Relaxed))
+    }
+
+    /// What an earlier agent knew of it.
+    pub(crate) fn remember(&self, lease: Duration) {
+        self.lease_ms.store(u64::try_from(lease.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+}
+
+/// How long another agent may take to answer.
+const ANSWER: Duration = Duration::from_millis(500);
+
+/// Renews leases while there is no leader anywhere; for ever.
+pub(crate) async fn keep(context: Context) {
+    loop {
+        let full = context.contact.full();
+        tokio::time::sleep((full / 4).max(ANSWER)).await;
+        if full.is_zero() || context.contact.remaining() > full / 2 {
+            continue;
+        }
+        // Counted from before the others are asked.
+        let now_ms = boot_ms();
+        if fence::is_outage(full, &ask(&context).await) {
+            tracing::debug!("no leader anywhere; containers go on");
+            context.contact.outage_ms.store(now_ms, Ordering::Relaxed);
+            context.tell(Message::Renewed).await;
+        }
+    }
+}
+
+/// How long ago each other node heard from a leader.
+async fn ask(context: &Context) -> Vec<Option<Option<Duration>>> {
+    let assignment = context.assignment.borrow().clone();
+    let peers = assignment.peers.values().map(|peer| peer.peer_address.to_string());
+    let asked = peers.map(|address| async move {
+        let channel = context.credentials.channel(&address).ok()?;
+        let mut peer = PeerClient::new(channel);
+        let answer = timeout(ANSWER, peer.contact(ContactRequest {})).await.ok()?.ok()?;
+        Some(answer.into_inner().age_ms.map(Duration::from_millis))
+    });
+    join_all(asked).await
 }

@@ -24,6 +24,9 @@ pub(crate) struct Ledger {
 pub(crate) struct Page {
     /// This node's place in the cluster, once known.
     pub(crate) place: Option<Place>,
+    /// How long leases are, in milliseconds; zero while unknown.
+    #[serde(default)]
+    pub(crate) lease_ms: u64,
     /// The last assignment.
     pub(crate) assignment: Assignment,
 }

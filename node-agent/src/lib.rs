@@ -75,7 +75,8 @@ async fn serve(config: config::Config) -> Result<()> {
         ended = node.run(inbox) => ended,
         ended = peer => ended,
         () = session::keep(context.clone(), outbox) => Ok(()),
-        () = images::keep(context) => Ok(()),
+        () = images::keep(context.clone()) => Ok(()),
+        () = lease::keep(context) => Ok(()),
         ended = terminated() => ended,
     }
 }

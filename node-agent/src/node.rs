@@ -25,7 +25,12 @@ use tokio_util::sync::CancellationToken;
 #[derive(Debug)]
 pub(crate) enum Message {
     /// A session began.
-    Joined(Place),
+    Joined {
+        /// Where in the cluster this node is.
+        place: Place,
+        /// How long leases are.
+        lease_ms: u64,
+    },
     /// The leader says what to run.
     Assigned(Box<Assignment>),
     /// A leader is there: what is left of the lease was renewed.
@@ -63,6 +68,7 @@ impl Node {
         if let Some(place) = page.place {
             context.join(place).await?;
         }
+        context.contact.remember(Duration::from_millis(page.lease_ms));
         let observed = adopt::adopt(&context, &page.assignment).await?;
         context.assignment.send_replace(Arc::new(page.assignment.clone()));
         let reports = watch::Sender::default();
@@ -91,9 +97,10 @@ impl Node {
 
     async fn take_in(&mut self, message: Message) -> Result<()> {
         match message {
-            Message::Joined(place) => {
+            Message::Joined { place, lease_ms } => {
                 self.context.join(place).await?;
                 self.page.place = Some(place);
+                self.page.lease_ms = lease_ms;
             }
             Message::Assigned(assignment) => self.accept(*assignment).await?,
             Message::Renewed => self.renew_leases(),
@@ -171,9 +178,6 @@ impl Node {
 
     /// Passes the lease on to the shims of tasks that have one.
     fn renew_leases(&self) {
-        if !self.is_current {
-            return;
-        }
         for task in self.page.assignment.tasks.values() {
             let id = InstanceId { task: task.task.clone(), epoch: task.epoch };
             let runs = self.observed.instances.contains_key(&id);

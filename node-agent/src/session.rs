@@ -112,7 +112,8 @@ impl Session {
         let Some(FromScheduler::Welcome(welcome)) = first.and_then(|first| first.message) else {
             bail!("the scheduler didn't say welcome");
         };
-        context.tell(Message::Joined(place(&welcome)?)).await;
+        let (place, lease_ms) = (place(&welcome)?, welcome.lease_ms);
+        context.tell(Message::Joined { place, lease_ms }).await;
         Ok(Session {
             images: context.held.subscribe(),
             heartbeat: Duration::from_millis(welcome.heartbeat_ms.clamp(10, 60_000)),
@@ -166,6 +167,8 @@ impl Session {
                 self.assignment.apply(AssignmentDiff::try_from(diff)?)?;
                 self.assigned().await;
             }
+            // What a lease froze may be thawed only after the full set is known.
+            FromScheduler::HeartbeatAck(_) if self.assignment.generation == 0 => {}
             FromScheduler::HeartbeatAck(ack) => {
                 let later = self.beats.split_off(&(ack.sequence + 1));
                 let answered = std::mem::replace(&mut self.beats, later);

@@ -149,7 +149,7 @@ mod tests {
         let mut sender = Sender::new(to);
         for (name, count) in [("a", CHUNK_BYTES + 5), ("b", 3)] {
             let mut archive = sender.archive(name);
-            let bytes: Vec<u8> = (0..count).map(|i| (i % 251) as u8).collect();
+            let bytes: Vec<u8> = (0..=250).cycle().take(count).collect();
             archive.write_all(&bytes)?;
             archive.flush()?;
         }

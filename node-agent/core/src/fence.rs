@@ -6,6 +6,14 @@
 //! lease is counted from when that heartbeat was *sent*. So the lease has
 //! always ended, and the shim has frozen the container, before another node
 //! may start it.
+//!
+//! When all schedulers are gone, nothing can be started anywhere, and
+//! containers must not notice. An agent that hears from no leader therefore
+//! asks the other agents. If more than half of all nodes, itself included,
+//! answer and none of them has heard from a leader for a whole lease, there is
+//! no leader, and the lease is renewed. This is safe because a leader declares
+//! nodes lost only after it has heard from at least half of them for longer
+//! than a lease: one of those is among any more than half, and says so.
 
 use std::time::Duration;
 
@@ -16,9 +24,38 @@ pub fn remaining(lease: Duration, sent_ms: u64, now_ms: u64) -> Duration {
     lease.saturating_sub(Duration::from_millis(now_ms.saturating_sub(sent_ms)))
 }
 
+/// Whether there is no leader, as far as the other nodes know.
+///
+/// `answers` holds one entry per *other* node: none if it didn't answer, else
+/// how long ago it last heard from a leader, if it ever did.
+pub fn is_outage(lease: Duration, answers: &[Option<Option<Duration>>]) -> bool {
+    let all = answers.len() + 1;
+    let reached = answers.iter().flatten().count() + 1;
+    let silent = |age: &Option<Duration>| age.is_none_or(|age| age >= lease);
+    2 * reached > all && answers.iter().flatten().all(silent)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_outage_takes_more_than_half_of_the_nodes_and_no_dissent() {
+        let lease = Duration::from_secs(10);
+        let (old, new) = (Some(Some(Duration::from_secs(10))), Some(Some(Duration::from_secs(9))));
+        let table: [(&[Option<Option<Duration>>], bool); 7] = [
+            (&[], true),
+            (&[None], false),
+            (&[Some(None)], true),
+            (&[old, None], true),
+            (&[old, new], false),
+            (&[old, None, None], false),
+            (&[old, old, None, None], true),
+        ];
+        for (answers, outage) in table {
+            assert_eq!(is_outage(lease, answers), outage, "{answers:?}");
+        }
+    }
 
     #[test]
     fn a_lease_counts_from_when_the_heartbeat_was_sent() {

@@ -3,6 +3,7 @@
 
 use super::send::{fresh_dir, images_dir};
 use crate::context::{Context, runtime_id};
+use crate::failpoint;
 use crate::transfer::{Reader, Sender};
 use anyhow::{Context as _, Result, bail};
 use dray_model::ids::InstanceId;
@@ -11,6 +12,7 @@ use std::fs::{Permissions, set_permissions};
 use std::io::{Read, Write};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
+use tokio::runtime::Handle;
 
 /// The note: what the target must know beside the files.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -59,6 +61,7 @@ pub(super) fn pack(context: &Context, id: &InstanceId, note: &Carried, sender: &
     let mut writer = sender.archive(Archive::Note.name());
     serde_json::to_writer(&mut writer, note)?;
     writer.flush()?;
+    Handle::current().block_on(failpoint::reach(&context.config.name, "source-sending"))?;
     for archive in [Archive::Checkpoint, Archive::Upper] {
         let dir = dir(context, id, archive);
         let mut writer = sender.archive(archive.name());

@@ -3,7 +3,7 @@
 use super::bundle;
 use super::send::{fresh_dir, images_dir};
 use crate::context::{Context, runtime_id, searchable_dir};
-use crate::{images, watch};
+use crate::{failpoint, images, watch};
 use anyhow::{Context as _, Result, ensure};
 use container_network::{NetNs, VethSpec};
 use container_runtime::{Container, RestoreOrder};
@@ -86,5 +86,5 @@ pub(super) async fn prepare(
         })
         .await?;
     ensure!(container.instance() == &runtime_id(id), "the shim names another instance");
-    Ok(())
+    failpoint::reach(&context.config.name, "target-prepared").await
 }
