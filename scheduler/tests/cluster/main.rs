@@ -4,6 +4,7 @@ mod access;
 mod agent;
 mod lab;
 mod sessions;
+mod speed;
 
 use dray_proto::status::details;
 use dray_proto::v1 as wire;
