@@ -135,11 +135,9 @@ mod tests {
     use crate::testing;
 
     fn lost(tracker: &mut Tracker, state: &State, now_ms: u64) -> Vec<String> {
-        let name = |op| match op {
-            Op::LoseNode { node, .. } => node.to_string(),
-            other => panic!("{other:?}"),
-        };
-        tracker.verdicts(state, now_ms).into_iter().map(name).collect()
+        let verdicts = tracker.verdicts(state, now_ms).into_iter();
+        let name = |op| if let Op::LoseNode { node, .. } = op { Some(node.to_string()) } else { None };
+        verdicts.filter_map(name).collect()
     }
 
     #[test]

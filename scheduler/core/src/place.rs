@@ -7,6 +7,7 @@ mod moving;
 mod ranking;
 mod tally;
 
+pub(crate) use moving::check_move_within;
 pub use moving::{Move, check_move};
 pub use ranking::{Ranking, Room, Score};
 pub use tally::Tally;

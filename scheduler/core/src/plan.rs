@@ -11,6 +11,7 @@ mod replicas;
 mod rollout;
 
 use crate::command::Op;
+use crate::place::Room;
 use crate::state::State;
 use dray_model::ids::TaskId;
 use std::collections::BTreeSet;
@@ -79,8 +80,9 @@ pub fn plan(state: &State, now_ms: u64, config: &Config) -> Plan {
     deadlines::plan_aborts(state, now_ms, &mut plan);
     replicas::plan_slots(state, &mut plan);
     rollout::plan_updates(state, &mut plan);
-    placement::plan_placements(state, &mut plan, config.steps_max);
-    drain::plan_moves(state, now_ms, config, &mut plan);
+    let mut room = Room::new(state);
+    placement::plan_placements(&mut room, &mut plan, config.steps_max);
+    drain::plan_moves(&mut room, now_ms, config, &mut plan);
     plan.steps.truncate(config.steps_max);
     plan
 }

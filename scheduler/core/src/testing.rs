@@ -8,7 +8,7 @@ use crate::state::State;
 use dray_model::ids::NodeName;
 use dray_model::node::{About, Capabilities};
 use dray_model::resources::Amounts;
-use dray_model::spec::{Labels, WorkloadSpec};
+use dray_model::spec::Labels;
 use std::net::{Ipv4Addr, SocketAddr};
 
 /// What the agent of `node-<n>` says.
@@ -37,16 +37,4 @@ pub(crate) fn cluster(nodes: u8) -> State {
         run(&mut state, Op::RegisterNode { name, about: Box::new(about(number, 1024)) }).unwrap();
     }
     state
-}
-
-/// A service of one container with a memory request.
-pub(crate) fn service(replicas: u32, memory: &str) -> WorkloadSpec {
-    serde_json::from_value(serde_json::json!({
-        "kind": "service", "replicas": replicas,
-        "template": {"containers": [{
-            "name": "main", "image": "redis:7",
-            "resources": {"requests": {"memory": memory}},
-        }]},
-    }))
-    .unwrap()
 }

@@ -86,7 +86,7 @@ fn create(
         created_ms: state.clock_ms(),
         deleting: false,
     });
-    note(state, name, "Created", format!("with {} replicas", spec.replicas));
+    note(state, name, "Created", format!("replicas: {}", spec.replicas));
     Ok(Reply::Workload { change: WorkloadChange::Created, previous: None, warnings })
 }
 
@@ -98,8 +98,8 @@ fn update(state: &mut State, old: Workload, labels: Labels, spec: WorkloadSpec) 
     let warnings = warnings(state, &old.name, Some(&old.spec), &spec);
     let revision = if retemplated { old.revision + 1 } else { old.revision };
     let message = match retemplated {
-        true => format!("revision {revision}, {} replicas", spec.replicas),
-        false => format!("{} replicas", spec.replicas),
+        true => format!("revision: {revision}, replicas: {}", spec.replicas),
+        false => format!("replicas: {}", spec.replicas),
     };
     let etag = state.applied().to_string();
     state.put_workload(Workload { labels, spec, revision, etag, ..old.clone() });

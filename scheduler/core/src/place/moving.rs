@@ -1,9 +1,10 @@
 //! Whether a running task can move, and where to.
 
-use super::{Needs, Ranking, Room, feasible};
+use super::{Needs, Ranking, Room, feasible_with};
 use crate::refusal::{Obstacle, Refusal};
 use crate::state::State;
 use dray_model::ids::{NodeName, TaskId};
+use dray_model::resources::Amounts;
 use dray_model::spec::MigrationMode;
 use dray_model::{Desired, Liveness, Task, TaskPhase};
 
@@ -14,6 +15,8 @@ pub struct Move {
     pub source: NodeName,
     /// To here.
     pub target: NodeName,
+    /// What it takes there.
+    pub amounts: Amounts,
 }
 
 /// Whether a task can move now, to a given node or to the best there is.
@@ -21,16 +24,27 @@ pub struct Move {
 /// # Errors
 /// The first thing that is in the way.
 pub fn check_move(state: &State, id: &TaskId, target: Option<&NodeName>) -> Result<Move, Refusal> {
-    let task = state.task(id).ok_or_else(|| Refusal::UnknownTask { task: id.clone() })?;
-    let source = check_task(state, task)?;
+    check_move_within(&Room::new(state), id, target)
+}
+
+/// [`check_move`], with what a plan has left free.
+pub(crate) fn check_move_within(
+    room: &Room<'_>,
+    id: &TaskId,
+    target: Option<&NodeName>,
+) -> Result<Move, Refusal> {
+    let state = room.state();
     let unknown = || Refusal::UnknownTask { task: id.clone() };
+    let task = state.task(id).ok_or_else(unknown)?;
+    let source = check_task(state, task)?;
     let template = state.template(&id.workload, task.revision).ok_or_else(unknown)?;
     let needs = Needs::to_move(state, task, template);
+    let amounts = needs.amounts;
     let target = match target {
-        Some(target) => check_target(state, task, &needs, &source, target)?,
-        None => choose_target(state, task, needs)?,
+        Some(target) => check_target(room, task, &needs, target)?,
+        None => choose_target(room, task, needs)?,
     };
-    Ok(Move { source, target })
+    Ok(Move { source, target, amounts })
 }
 
 /// Whether the task and its node let it go.
@@ -67,25 +81,19 @@ fn check_source(state: &State, task: &Task, source: &NodeName) -> Result<(), Ref
     Err(Refusal::SourceUnfit { task: task.id.clone(), node: source.clone(), obstacle })
 }
 
-fn check_target(
-    state: &State,
-    task: &Task,
-    needs: &Needs,
-    source: &NodeName,
-    target: &NodeName,
-) -> Result<NodeName, Refusal> {
-    let node = state.node(target).ok_or_else(|| Refusal::UnknownNode { node: target.clone() })?;
-    if source == target {
+fn check_target(room: &Room<'_>, task: &Task, needs: &Needs, target: &NodeName) -> Result<NodeName, Refusal> {
+    let node = room.state().node(target).ok_or_else(|| Refusal::UnknownNode { node: target.clone() })?;
+    if task.node.as_ref() == Some(target) {
         return Err(Refusal::AlreadyThere { task: task.id.clone(), node: target.clone() });
     }
     let unfit = |obstacle| Refusal::TargetUnfit { task: task.id.clone(), node: target.clone(), obstacle };
-    feasible(state, needs, node).map_err(unfit)?;
+    feasible_with(needs, node, room.free(node)).map_err(unfit)?;
     Ok(target.clone())
 }
 
 /// The best node but the one it is on.
-fn choose_target(state: &State, task: &Task, needs: Needs) -> Result<NodeName, Refusal> {
-    let ranking = Ranking::new(&Room::new(state), &task.id.workload, needs);
+fn choose_target(room: &Room<'_>, task: &Task, needs: Needs) -> Result<NodeName, Refusal> {
+    let ranking = Ranking::new(room, &task.id.workload, needs);
     let tally = || ranking.tally().to_string();
     ranking.best().cloned().ok_or_else(|| Refusal::NoTarget { task: task.id.clone(), tally: tally() })
 }

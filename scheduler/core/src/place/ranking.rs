@@ -32,13 +32,19 @@ impl<'a> Room<'a> {
         Room { state, taken: BTreeMap::new() }
     }
 
+    /// The state as it is.
+    pub fn state(&self) -> &'a State {
+        self.state
+    }
+
     /// Notes a planned step.
     pub fn take(&mut self, node: &NodeName, amounts: Amounts) {
         let taken = self.taken.entry(node.clone()).or_default();
         *taken = taken.plus(amounts);
     }
 
-    fn free(&self, node: &Node) -> Amounts {
+    /// What will be free on a node.
+    pub(super) fn free(&self, node: &Node) -> Amounts {
         let taken = self.taken.get(&node.name).copied().unwrap_or_default();
         self.state.free(node).minus(taken)
     }
@@ -102,7 +108,8 @@ impl<'a> Ranking<'a> {
 
 fn siblings(state: &State, workload: &WorkloadName) -> BTreeMap<NodeName, usize> {
     let mut count = BTreeMap::new();
-    for node in state.tasks_of(workload).filter_map(|task| task.node.clone()) {
+    let placed = state.tasks_of(workload).filter(|task| !state.is_vacant(task));
+    for node in placed.filter_map(|task| task.node.clone()) {
         *count.entry(node).or_insert(0) += 1;
     }
     count

@@ -10,6 +10,7 @@ use std::fmt;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tally {
     nodes: usize,
+    fits: usize,
     kinds: BTreeMap<(u8, String), (usize, Obstacle)>,
 }
 
@@ -17,6 +18,12 @@ impl Tally {
     /// Counts a node that would do.
     pub fn count_fit(&mut self) {
         self.nodes += 1;
+        self.fits += 1;
+    }
+
+    /// How many nodes would do.
+    pub fn fits(&self) -> usize {
+        self.fits
     }
 
     /// Counts a node that won't do.
@@ -60,14 +67,13 @@ fn item(obstacle: &Obstacle) -> String {
 
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let unfit: usize = self.kinds.values().map(|(count, _)| count).sum();
         match self.nodes {
             0 => write!(f, "there are none"),
             nodes => {
                 let items =
                     self.kinds.values().map(|(count, obstacle)| format!("{count} {}", item(obstacle)));
                 let items: Vec<String> = items.collect();
-                write!(f, "{}/{nodes} nodes: {}", nodes - unfit, items.join(", "))
+                write!(f, "{}/{nodes} nodes: {}", self.fits, items.join(", "))
             }
         }
     }

@@ -3,30 +3,38 @@
 
 use super::{Config, Plan};
 use crate::command::Op;
-use crate::place::check_move;
+use crate::place::{Room, check_move_within};
 use crate::state::State;
 use dray_model::ids::{NodeName, TaskId};
 use dray_model::{Desired, Migration, MigrationPhase, Node, Task, TaskPhase};
 
-pub(super) fn plan_moves(state: &State, now_ms: u64, config: &Config, plan: &mut Plan) {
-    let draining = |node: &&Node| node.draining;
-    let mut under_way = state.nodes().values().filter(draining).map(|node| moving(state, &node.name)).sum();
-    for node in state.nodes().values().filter(draining) {
+pub(super) fn plan_moves(room: &mut Room<'_>, now_ms: u64, config: &Config, plan: &mut Plan) {
+    let state = room.state();
+    let draining = || state.nodes().values().filter(|node| node.draining);
+    let mut under_way: usize = draining().map(|node| moving(state, &node.name)).sum();
+    for node in draining() {
         plan_cold_moves(state, node, plan);
-        let room = config.moves_per_drain.saturating_sub(moving(state, &node.name));
-        let room = room.min(config.moves_max.saturating_sub(under_way));
-        let ready =
-            state.tasks_on(&node.name).filter(|task| !rests(state, &task.id, now_ms, config.retry_ms));
-        let movable = ready.filter(|task| check_move(state, &task.id, None).is_ok());
-        for task in movable.take(room) {
-            let reason = format!("drain of {}", node.name);
-            // The target is chosen when it is applied: nothing planned here
-            // knows of the room that the other steps take.
-            let op = Op::CreateMigration { task: task.id.clone(), target: None, reason: reason.clone() };
-            plan.push_for(&task.id, op, reason);
-            under_way += 1;
+        let mut here = moving(state, &node.name);
+        for task in state.tasks_on(&node.name) {
+            if here >= config.moves_per_drain || under_way >= config.moves_max {
+                break;
+            }
+            if !rests(state, &task.id, now_ms, config.retry_ms) && plan_move(room, node, task, plan) {
+                here += 1;
+                under_way += 1;
+            }
         }
     }
+}
+
+/// Moves a task to the best node that has room left; says whether it can.
+fn plan_move(room: &mut Room<'_>, node: &Node, task: &Task, plan: &mut Plan) -> bool {
+    let Ok(way) = check_move_within(room, &task.id, None) else { return false };
+    room.take(&way.target, way.amounts);
+    let reason = format!("drain of {}", node.name);
+    let op = Op::CreateMigration { task: task.id.clone(), target: Some(way.target), reason: reason.clone() };
+    plan.push_for(&task.id, op, reason);
+    true
 }
 
 /// How many of a node's tasks are on their way to another.
@@ -49,10 +57,8 @@ fn plan_cold_moves(state: &State, node: &Node, plan: &mut Plan) {
         task.desired == Desired::Run && task.migration.is_none() && has_nothing_to_carry(task.observed.phase)
     };
     for task in state.tasks_on(&node.name).filter(idle) {
-        plan.push(
-            Op::StopTask { task: task.id.clone() },
-            format!("drain of {}; it isn't running", node.name),
-        );
+        let reason = format!("drain of {}; it isn't running", node.name);
+        plan.push_for(&task.id, Op::StopTask { task: task.id.clone() }, reason);
     }
 }
 

@@ -7,13 +7,13 @@ use crate::place::{Needs, Ranking, Room};
 use crate::state::State;
 use dray_model::{Task, TaskPhase, Workload};
 
-pub(super) fn plan_placements(state: &State, plan: &mut Plan, steps_max: usize) {
-    let mut room = Room::new(state);
+pub(super) fn plan_placements<'a>(room: &mut Room<'a>, plan: &mut Plan, steps_max: usize) {
+    let state = room.state();
     for workload in state.workloads().values().filter(|workload| !workload.deleting) {
         if plan.steps.len() >= steps_max {
             return;
         }
-        place_vacant(state, workload, &mut room, plan);
+        place_vacant(state, workload, room, plan);
     }
 }
 
@@ -36,21 +36,25 @@ fn place_vacant<'a>(state: &'a State, workload: &Workload, room: &mut Room<'a>, 
 
 fn place_task<'a>(task: &Task, ranking: &mut Ranking<'a>, room: &mut Room<'a>, plan: &mut Plan) {
     let id = task.id.clone();
-    match ranking.take(room) {
-        Some(node) => plan.push_for(&task.id, Op::Place { task: id, node }, reason(task)),
-        None => {
-            let message = format!("no node can take it: {}", ranking.tally());
-            if task.observed.message != message {
-                plan.push_for(&task.id, Op::Explain { task: id, message }, "people want to know");
-            }
-        }
+    if let Some(node) = ranking.take(room) {
+        plan.push_for(&task.id, Op::Place { task: id, node }, reason(task));
+    } else if ranking.tally().fits() == 0 {
+        explain(task, format!("no node can take it: {}", ranking.tally()), plan);
+    }
+    // Otherwise this plan itself has used up the room: the next one explains.
+}
+
+fn explain(task: &Task, message: String, plan: &mut Plan) {
+    if task.observed.message != message {
+        let op = Op::Explain { task: task.id.clone(), message };
+        plan.push_for(&task.id, op, "it waits");
     }
 }
 
 fn reason(task: &Task) -> String {
     match (&task.node, task.observed.phase) {
         (None, _) => "it is new".into(),
-        (Some(_), TaskPhase::Stopped) => "its old revision has ended".into(),
+        (Some(_), TaskPhase::Stopped) => "its last instance has ended".into(),
         (Some(node), _) => format!("{node} is lost"),
     }
 }

@@ -18,7 +18,7 @@ pub(super) fn plan_slots(state: &State, plan: &mut Plan) {
             let id = TaskId { workload: workload.name.clone(), slot };
             if state.task(&id).is_none() {
                 let op = Op::CreateTask { workload: id.workload.clone(), slot };
-                plan.push_for(&id, op, format!("{wanted} replicas are wanted"));
+                plan.push_for(&id, op, format!("its workload wants {wanted}"));
             }
         }
         if workload.deleting && state.tasks_of(&workload.name).next().is_none() {
@@ -31,7 +31,7 @@ pub(super) fn plan_slots(state: &State, plan: &mut Plan) {
 fn surplus_reason(workload: &Workload) -> String {
     match workload.deleting {
         true => "its workload is being deleted".into(),
-        false => format!("only {} replicas are wanted", workload.spec.replicas),
+        false => format!("its workload wants only {}", workload.spec.replicas),
     }
 }
 
