@@ -16,7 +16,6 @@ use tonic::{Code, Request, Status};
 ///
 /// # Errors
 /// `UNAUTHENTICATED` or `PERMISSION_DENIED`.
-#[expect(clippy::result_large_err, reason = "tonic's interceptors return statuses")]
 pub fn users_only(request: Request<()>) -> Result<Request<()>, Status> {
     match Peer::of_request(&request)? {
         Peer::User(_) => Ok(request),
@@ -30,7 +29,6 @@ pub fn users_only(request: Request<()>) -> Result<Request<()>, Status> {
 ///
 /// # Errors
 /// `UNAUTHENTICATED` or `PERMISSION_DENIED`.
-#[expect(clippy::result_large_err, reason = "a status is the answer")]
 pub fn scheduler<T>(request: &Request<T>) -> Result<u64, Status> {
     match Peer::of_request(request)? {
         Peer::Scheduler(id) => Ok(id),
@@ -42,7 +40,6 @@ pub fn scheduler<T>(request: &Request<T>) -> Result<u64, Status> {
 ///
 /// # Errors
 /// `UNAUTHENTICATED` or `PERMISSION_DENIED`.
-#[expect(clippy::result_large_err, reason = "a status is the answer")]
 pub fn node<T>(request: &Request<T>) -> Result<NodeName, Status> {
     match Peer::of_request(request)? {
         Peer::Node(name) => Ok(name),

@@ -3,6 +3,8 @@
 //!
 //! The child is this same test binary, told by its environment to write.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use dray_scheduler::raft::log::Log;
 use scheduler_core::replica::{LogEntry, Persist};
 use std::hash::{BuildHasher, RandomState};
@@ -19,7 +21,7 @@ const COMPACTION: u64 = 37;
 /// What entry `index` holds; large enough to span pages.
 fn content(index: u64) -> Vec<u8> {
     let mut bytes = index.to_le_bytes().to_vec();
-    bytes.resize(8 + (index as usize * 97) % 9_000, 0xa5);
+    bytes.resize(8 + usize::try_from(index * 97 % 9_000).unwrap(), 0xa5);
     bytes
 }
 

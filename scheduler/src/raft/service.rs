@@ -28,7 +28,6 @@ impl RaftService {
         self.cluster.handle()
     }
 
-    #[expect(clippy::result_large_err, reason = "a status is the answer")]
     fn voter<T>(&self, request: &Request<T>) -> Result<u64, Status> {
         let id = auth::scheduler(request)?;
         if self.cluster.voters().contains_key(&id) {
