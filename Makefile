@@ -10,7 +10,7 @@ DENY := $(firstword $(shell command -v cargo-deny) $(TOOLS)/bin/cargo-deny)
 
 PROGRAMS := -p dray-scheduler -p dray-node-agent -p clusterctl -p dray-e2e
 
-.PHONY: help setup images demo test check clean
+.PHONY: help setup images demo test check bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -36,6 +36,11 @@ check: $(DENY) ## formatting, lints, dependencies' licences and sources, documen
 
 $(TOOLS)/bin/cargo-deny:
 	cargo install --locked --root $(TOOLS) cargo-deny
+
+bench: images ## figures beside plain CRIU and runc (target/bench/report.json)
+	command -v runc >/dev/null || apt-get -qq --yes --no-install-recommends install runc >/dev/null
+	cargo build --release $(PROGRAMS)
+	target/release/dray-bench
 
 clean: ## remove what was built
 	cargo clean

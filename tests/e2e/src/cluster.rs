@@ -51,7 +51,9 @@ pub fn with(name: &str, size: Size, body: impl FnOnce(&mut Cluster) -> Result<()
     let before = Machine::look();
     let mut cluster = Cluster::start(name, size, lock)?;
     let result = body(&mut cluster).and_then(|()| cluster.audit().context("after the test"));
-    let result = result.map_err(|error| error.context(cluster.story()));
+    if result.is_err() {
+        cluster.tell_story();
+    }
     let marks = cluster.marks.clone();
     let down = cluster.down();
     result?;
@@ -95,7 +97,7 @@ impl Cluster {
         // Left by a run that was killed.
         cluster.down()?;
         std::fs::create_dir_all(failpoints)?;
-        cluster.up().map_err(|error| error.context(cluster.story()))?;
+        cluster.up().inspect_err(|_| cluster.tell_story())?;
         cluster.marks = Marks::of(&cluster)?;
         cluster.baseline = Baseline::of(&cluster)?;
         Ok(cluster)
@@ -175,7 +177,9 @@ impl Cluster {
         let output = self.ctl_output(arguments, input)?;
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         let line = arguments.join(" ");
-        ensure!(output.status.code() == Some(1), "clusterctl {line}: {} and said {said:?}", output.status);
+        let printed = String::from_utf8_lossy(&output.stdout);
+        let code = output.status.code();
+        ensure!(code == Some(1), "clusterctl {line}: {} and said {said:?}, {printed:?}", output.status);
         Ok(said)
     }
 
@@ -399,22 +403,20 @@ impl Cluster {
         Failpoint::set(&self.dir.join("failpoints"), node, point, action)
     }
 
-    /// What a person wants to see when a test has failed.
-    fn story(&self) -> String {
-        let mut story = String::new();
+    /// Prints what a person wants to see when something went wrong.
+    fn tell_story(&self) {
         for kind in ["tasks", "nodes", "migrations", "events"] {
             let said = self.ctl(&["get", kind, "-o", "wide"]).unwrap_or_else(|error| format!("{error:#}\n"));
-            story += &format!("--- {kind}\n{said}");
+            eprint!("--- {kind}\n{said}");
         }
         for daemon in self.daemon_names() {
-            let log = self.dir.join("logs").join(format!("{daemon}.log"));
-            let text = std::fs::read(&log).unwrap_or_default();
-            let text = String::from_utf8_lossy(&text);
-            let lines: Vec<&str> = text.lines().collect();
+            let log = std::fs::read(self.dir.join("logs").join(format!("{daemon}.log"))).unwrap_or_default();
+            let log = String::from_utf8_lossy(&log);
+            // Raft's own remarks fill pages.
+            let lines: Vec<&str> = log.lines().filter(|line| !line.contains(" slog: ")).collect();
             let tail = &lines[lines.len().saturating_sub(LOG_TAIL)..];
-            story += &format!("--- {daemon}\n{}\n", tail.join("\n"));
+            eprintln!("--- {daemon}\n{}", tail.join("\n"));
         }
-        story
     }
 }
 

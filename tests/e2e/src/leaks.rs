@@ -29,7 +29,8 @@ pub struct Marks {
 impl Marks {
     /// Notes them while the cluster runs.
     pub(crate) fn of(cluster: &Cluster) -> Result<Marks> {
-        let host = process::namespaces(1);
+        // The schedulers share the caller's mount namespace, which need not be that of PID 1.
+        let host = process::namespaces(i32::try_from(std::process::id())?);
         let mut namespaces = BTreeSet::new();
         for daemon in cluster.daemon_names() {
             namespaces.extend(process::namespaces(cluster.pid(&daemon)?).difference(&host));
@@ -37,6 +38,12 @@ impl Marks {
         let configs = cluster.node_names().into_iter().map(|node| NodeConfig::of(cluster, &node));
         let cgroups = configs.map(|config| Ok(format!("/{}/", config?.cgroup.trim_start_matches('/'))));
         Ok(Marks { dir: cluster.dir().to_owned(), cgroups: cgroups.collect::<Result<_>>()?, namespaces })
+    }
+
+    /// Whether a fact may be this cluster's: others of Dray's clusters and tests may come and go on this machine.
+    fn may_own(&self, fact: &str) -> bool {
+        !fact.contains("dray-")
+            || self.cgroups.iter().filter_map(|cgroup| tag(cgroup)).any(|tag| fact.contains(tag))
     }
 
     fn are_on(&self, process: &Process) -> bool {
@@ -73,15 +80,20 @@ impl Machine {
     pub fn same_as_now(&self, marks: &Marks) -> Result<()> {
         crate::wait::settled("everything to be cleaned up", LIMIT, || {
             let now = Machine::look();
-            let new: Vec<&String> = now.facts.difference(&self.facts).collect();
+            let new: Vec<&String> =
+                now.facts.difference(&self.facts).filter(|fact| marks.may_own(fact)).collect();
             ensure!(new.is_empty(), "left behind: {new:?}");
-            let own = i32::try_from(std::process::id())?;
-            let left: Vec<Process> =
-                process::all().into_iter().filter(|p| p.pid != own && marks.are_on(p)).collect();
+            let left = process::all().into_iter().filter(|process| marks.are_on(process));
+            let left: Vec<String> = left.map(|process| process.to_string()).collect();
             ensure!(left.is_empty(), "processes left behind: {left:?}");
             Ok(())
         })
     }
+}
+
+/// The part of `/dray-local-x40b43/node-1/` that is in all names of a cluster.
+fn tag(cgroup: &str) -> Option<&str> {
+    cgroup.split('/').find_map(|part| part.strip_prefix("dray-local-"))
 }
 
 /// What `ip` says of this machine's own network namespace, without the parts that change by themselves.

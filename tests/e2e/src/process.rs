@@ -40,6 +40,13 @@ fn read(pid: i32) -> Option<Process> {
     })
 }
 
+impl std::fmt::Display for Process {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let line: String = self.arguments.join(" ").chars().take(120).collect();
+        write!(f, "{} ({line})", self.pid)
+    }
+}
+
 impl Process {
     /// Whether it is a daemon whose configuration file is below `dir`.
     #[must_use]
