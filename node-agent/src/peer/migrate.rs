@@ -13,7 +13,7 @@ use crate::context::Context;
 use crate::failpoint;
 use crate::lease::unix_us;
 use crate::node::{Incoming, Message as NodeMessage};
-use crate::transfer::{Checker, Part, Reader};
+use crate::transfer::{CHUNK_BYTES, Part, Reader};
 use crate::worker::{self, Archive, Carried};
 use agent_core::Event;
 use anyhow::{Context as _, Result, bail, ensure};
@@ -101,7 +101,7 @@ async fn take_over(
 
 /// Writes what arrives where the restore will look for it.
 async fn receive_all(context: &Context, incoming: &Incoming, mut requests: Requests) -> Result<Carried> {
-    let mut checker = Checker::default();
+    let mut bytes = 0;
     let mut unpacking: Option<Unpacking> = None;
     let mut carried = None;
     loop {
@@ -112,18 +112,23 @@ async fn receive_all(context: &Context, incoming: &Incoming, mut requests: Reque
             .and_then(|request| request.message)
         {
             Some(Message::Chunk(chunk)) => {
-                let data = checker.chunk(&chunk)?;
+                ensure!(
+                    chunk.data.len() <= CHUNK_BYTES,
+                    "a chunk of {} bytes is too large",
+                    chunk.data.len()
+                );
+                bytes += chunk.data.len() as u64;
                 if unpacking.as_ref().is_none_or(|current| current.name != chunk.archive) {
                     finish(unpacking.take(), &mut carried).await?;
                     unpacking = Some(Unpacking::begin(context, incoming, chunk.archive)?);
                 }
                 if let Some(current) = &unpacking {
-                    current.feed(data).await?;
+                    current.feed(chunk.data).await?;
                 }
             }
             Some(Message::End(end)) => {
                 finish(unpacking.take(), &mut carried).await?;
-                checker.end(&end)?;
+                ensure!(bytes == end.bytes, "{bytes} bytes arrived, but {} were sent", end.bytes);
                 return carried.context("the source sent no manifest");
             }
             Some(Message::Start(_)) => bail!("the source began twice"),
@@ -154,7 +159,7 @@ impl Unpacking {
         let (chunks, parts) = mpsc::channel(8);
         let (context, id) = (context.clone(), incoming.id.clone());
         let work =
-            tokio::task::spawn_blocking(move || worker::unpack(&context, &id, archive, Reader::new(parts)));
+            tokio::task::spawn_blocking(move || worker::unpack(&context, &id, &archive, Reader::new(parts)));
         Ok(Unpacking { name, chunks, work })
     }
 

@@ -18,6 +18,7 @@ use anyhow::{Context as _, Result, anyhow};
 use container_checkpoint::criu::Refused;
 use container_checkpoint::dump::{LogLevel, Phases};
 use container_checkpoint::manifest::stdio_pipes;
+use container_checkpoint::preflight::inspect;
 use container_checkpoint::{DumpHooks, DumpSpec, Fate, Freezer, Outcome, dump};
 use container_network::Incoming;
 use container_runtime::{Adopted, Container};
@@ -223,6 +224,11 @@ fn dump_spec(context: &Context, id: &InstanceId) -> Result<(Container, DumpSpec)
         log_level: LogLevel::Errors,
         images,
     };
+    let report = inspect(init, &spec.freezer, &spec.mounts)?;
+    if !report.blockers.is_empty() {
+        let blockers: Vec<_> = report.blockers.iter().map(ToString::to_string).collect();
+        return Err(anyhow!("it can't be moved: {}", blockers.join("; ")));
+    }
     Ok((container, spec))
 }
 
