@@ -3,20 +3,17 @@
 //! Read everything, check everything here, let the scheduler check everything,
 //! and only then change anything.
 
+use super::running::{Wanted, until_running};
 use super::{request_id, style, within};
 use crate::client::Client;
 use crate::connection::Connection;
 use crate::error::{CallError, Refusal};
 use crate::manifest::{self, Document, Problem, Problems};
-use crate::output::progress::Waiting;
-use crate::output::table::task_status;
 use crate::output::{Format, Out, diff, word};
-use crate::resource::{Kind, Object};
-use crate::watch::{Change, Watch};
+use crate::resource::Object;
 use dray_proto::status::details;
 use dray_proto::v1::workloads_client::WorkloadsClient;
-use dray_proto::v1::{self as wire, ApplyWorkloadRequest, ApplyWorkloadResponse, Task, TaskPhase};
-use std::collections::BTreeMap;
+use dray_proto::v1::{self as wire, ApplyWorkloadRequest, ApplyWorkloadResponse};
 use std::process::ExitCode;
 
 const EXAMPLES: &str = "\
@@ -212,73 +209,9 @@ fn report(args: &Args, response: &ApplyWorkloadResponse, out: &mut Out) -> anyho
 
 fn show_diff(response: &ApplyWorkloadResponse, out: &mut Out) -> anyhow::Result<()> {
     let Some(workload) = &response.workload else { return Ok(()) };
+    if response.change() == wire::Change::Unchanged {
+        return Ok(());
+    }
     let text = diff::specs(&workload.name, response.previous.clone(), workload.spec.clone())?;
     Ok(diff::print(out, &text)?)
-}
-
-/// What has to run before the wait is over.
-#[derive(Debug, Clone)]
-pub(super) struct Wanted {
-    workload: String,
-    revision: u64,
-    replicas: u32,
-}
-
-impl Wanted {
-    /// What a workload asks for.
-    pub(super) fn of(workload: &wire::Workload) -> Wanted {
-        Wanted {
-            workload: workload.name.clone(),
-            revision: workload.revision,
-            replicas: workload.spec.as_ref().map_or(0, |spec| spec.replicas),
-        }
-    }
-
-    fn is_met(&self, tasks: &BTreeMap<String, Task>) -> bool {
-        self.running(tasks) == self.replicas as usize
-            && tasks.values().filter(|task| task.workload == self.workload).count() == self.replicas as usize
-    }
-
-    fn running(&self, tasks: &BTreeMap<String, Task>) -> usize {
-        let mine = tasks.values().filter(|task| task.workload == self.workload);
-        mine.filter(|task| task.revision >= self.revision && task.phase() == TaskPhase::Running).count()
-    }
-
-    /// How it stands, and why it isn't done.
-    fn progress(&self, tasks: &BTreeMap<String, Task>) -> String {
-        let waiting = tasks.values().find(|task| {
-            task.workload == self.workload && task.phase() != TaskPhase::Running && !task.message.is_empty()
-        });
-        let why = waiting.map(|task| format!("; {} is {}: {}", task.id, task_status(task), task.message));
-        let (name, running) = (&self.workload, self.running(tasks));
-        format!("workload/{name}: {running} of {} running{}", self.replicas, why.unwrap_or_default())
-    }
-}
-
-/// Waits until every workload's tasks run, all of the right revision.
-pub(super) async fn until_running(client: &Client, wanted: Vec<Wanted>, out: &mut Out) -> anyhow::Result<()> {
-    let mut watch = Watch::open(client, Kind::Task, "").await?;
-    let (mut tasks, mut synced) = (BTreeMap::new(), false);
-    let mut waiting = Waiting::new(out);
-    loop {
-        match watch.next().await? {
-            Change::Now(Object::Task(task)) => drop(tasks.insert(task.id.clone(), task)),
-            Change::Removed(object) => drop(tasks.remove(&object.name())),
-            Change::Synced => synced = true,
-            Change::Restarted => (tasks, synced) = (BTreeMap::new(), false),
-            Change::Now(_) => {}
-        }
-        if !synced {
-            continue;
-        }
-        match wanted.iter().find(|wanted| !wanted.is_met(&tasks)) {
-            None => break,
-            Some(open) => waiting.say(out, open.progress(&tasks)),
-        }
-    }
-    drop(waiting);
-    for wanted in &wanted {
-        out.note(wanted.progress(&tasks));
-    }
-    Ok(())
 }

@@ -91,11 +91,15 @@ async fn until_empty(
             }
         }
         let moving = drain.there.difference(blocked).count();
-        if drain.synced && moving == 0 {
-            return Ok(drain.there);
+        if !drain.synced {
+            continue;
         }
-        if drain.synced {
-            waiting.say(out, format!("{moving} to move from {node}{}", drain.doing()));
+        match drain.going() {
+            None if moving == 0 => return Ok(drain.there),
+            None => waiting.say(out, format!("{moving} to move from {node}")),
+            Some(m) => {
+                waiting.say(out, format!("{moving} to move from {node}; {} goes to {}", m.task, m.target))
+            }
         }
     }
 }
@@ -140,10 +144,9 @@ impl Drain<'_> {
         })
     }
 
-    /// The migration that goes on.
-    fn doing(&self) -> String {
-        let going = self.phases.values().find(|migration| !is_over(migration));
-        going.map(|m| format!("; {} goes to {}", m.task, m.target)).unwrap_or_default()
+    /// A migration that goes on.
+    fn going(&self) -> Option<&Migration> {
+        self.phases.values().find(|migration| !is_over(migration))
     }
 }
 

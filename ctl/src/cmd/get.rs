@@ -105,8 +105,8 @@ async fn follow(
     }
 }
 
-/// A table that grows: what was there first is aligned together, and what
-/// follows keeps those widths.
+/// A table that grows: what was there first is aligned together, and columns
+/// only ever become wider.
 struct Columns {
     style: Style,
     kind: Kind,
@@ -131,6 +131,7 @@ impl Columns {
         if removed && let Some(name) = cells.first_mut() {
             name.push_str(" (removed)");
         }
+        self.widths = table::widths(&self.widths, std::iter::once(&cells));
         out.line(table::padded(&cells, &self.widths))
     }
 
@@ -140,7 +141,7 @@ impl Columns {
         let heading = table::heading(self.kind, wide);
         let rows: Vec<_> = first.iter().map(|object| table::row(object, wide, self.style.now_ms)).collect();
         let titles = heading.iter().map(|title| (*title).to_owned()).collect();
-        self.widths = table::widths(rows.iter().chain(std::iter::once(&titles)));
+        self.widths = table::widths(&[], rows.iter().chain(std::iter::once(&titles)));
         out.bytes(table::plain(if self.style.headers { &heading } else { &[] }, rows).as_bytes())
     }
 }

@@ -13,6 +13,7 @@ pub(crate) mod get;
 pub(crate) mod image;
 pub(crate) mod logs;
 pub(crate) mod migrate;
+mod running;
 pub(crate) mod scale;
 pub(crate) mod version;
 

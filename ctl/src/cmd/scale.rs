@@ -1,6 +1,6 @@
 //! `scale`: another number of replicas.
 
-use super::apply::{Wanted, until_running};
+use super::running::{Wanted, until_running};
 use super::{request_id, within};
 use crate::client::Client;
 use crate::error::Usage;

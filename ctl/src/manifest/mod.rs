@@ -61,7 +61,8 @@ pub(crate) fn load(files: &[String]) -> Result<Vec<Document>, Problems> {
     }
     problems.extend(duplicates(&documents));
     if documents.is_empty() && problems.is_empty() {
-        problems.push(Problem::of(&files.join(", "), "holds no document; nothing to do"));
+        let names: Vec<&str> = files.iter().map(|name| source::shown(name)).collect();
+        problems.push(Problem::of(&names.join(", "), "holds no document; nothing to do"));
     }
     if problems.is_empty() { Ok(documents) } else { Err(Problems(problems)) }
 }

@@ -56,12 +56,7 @@ fn explain(source: &Source, index: &Index, error: &Error) -> Problem {
             let path = index.field_of_key(place).unwrap_or_else(|| field.clone());
             (path, format!("unknown field; {}", meant(field, expected)))
         }
-        // Reported at the mapping's last key, or at the mapping if it is empty.
-        Error::SerdeMissingField { field, .. } => {
-            let key = index.field_of_key(place);
-            let parent = key.map_or_else(value, |key| index::parent(&key).to_owned());
-            return Problem::at(source, index.place(&parent), &inside(&parent, field), "is missing");
-        }
+        Error::SerdeMissingField { field, .. } => return missing(source, index, place, field),
         Error::DuplicateMappingKey { key, .. } => {
             let key = key.clone().unwrap_or_default();
             (index.field_of_key(place).unwrap_or(key), "is given twice".into())
@@ -81,6 +76,17 @@ fn explain(source: &Source, index: &Index, error: &Error) -> Problem {
         other => (value(), UserMessageFormatter.format_message(other).into_owned()),
     };
     Problem::at(source, place, &field, &problem)
+}
+
+/// A field that isn't there. Reported at the mapping's last key, or at the
+/// mapping if it is empty.
+fn missing(source: &Source, index: &Index, place: Place, field: &str) -> Problem {
+    let parent = match index.field_of_key(place) {
+        Some(key) => index::parent(&key).to_owned(),
+        None => index.field_of_value(place).unwrap_or_default(),
+    };
+    let path = if parent.is_empty() { field.to_owned() } else { format!("{parent}.{field}") };
+    Problem::at(source, index.place(&parent), &path, "is missing")
 }
 
 /// A scalar type of Rust's in words.
@@ -109,10 +115,6 @@ fn innermost(error: &Error) -> &Error {
         Error::AliasError { error, .. } => innermost(error),
         plain => plain,
     }
-}
-
-fn inside(parent: &str, field: &str) -> String {
-    if parent.is_empty() { field.to_owned() } else { format!("{parent}.{field}") }
 }
 
 /// The name that was meant, or all there are.

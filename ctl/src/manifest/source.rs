@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 /// The largest manifest. It is read no further than this.
 const LIMIT: u64 = 4 << 20;
+/// What stands for standard input.
+const STDIN: &str = "-";
 /// What a manifest's name ends in when a directory is given.
 const EXTENSIONS: [&str; 3] = ["yaml", "yml", "json"];
 
@@ -46,8 +48,12 @@ pub(super) fn read(files: &[String]) -> (Vec<Source>, Vec<Problem>) {
             }
         };
         for path in paths {
-            let shown = if name == "-" { "stdin".to_owned() } else { path.display().to_string() };
-            let text = if name == "-" { read_all(&shown, io::stdin()) } else { read_file(&shown, &path) };
+            let (shown, text) = if name == STDIN {
+                (shown(name).to_owned(), read_all("stdin", io::stdin()))
+            } else {
+                let shown = path.display().to_string();
+                (shown.clone(), read_file(&shown, &path))
+            };
             match text {
                 Ok(text) => sources.push(Source { name: shown, text }),
                 Err(problem) => problems.push(problem),
@@ -57,10 +63,15 @@ pub(super) fn read(files: &[String]) -> (Vec<Source>, Vec<Problem>) {
     (sources, problems)
 }
 
+/// What to call an argument of `-f`.
+pub(super) fn shown(name: &str) -> &str {
+    if name == STDIN { "stdin" } else { name }
+}
+
 /// The files that one `-f` means, sorted.
 fn paths(name: &str) -> Result<Vec<PathBuf>, Problem> {
     let path = Path::new(name);
-    if name == "-" || !path.is_dir() {
+    if name == STDIN || !path.is_dir() {
         return Ok(vec![path.to_owned()]);
     }
     let entries =

@@ -114,6 +114,12 @@ impl Out {
         if self.out_color { tint.paint(text) } else { text.to_owned() }
     }
 
+    /// A tick or a cross for standard error.
+    pub(crate) fn mark(&self, went_well: bool) -> String {
+        let (tint, mark) = if went_well { (Tint::Green, "✓") } else { (Tint::Red, "✗") };
+        if self.err_color { tint.paint(mark) } else { mark.to_owned() }
+    }
+
     /// One line about the result. That it can't be said stops nothing.
     pub(crate) fn note(&mut self, text: impl Display) {
         let _ = writeln!(self.err, "{text}");
@@ -182,7 +188,9 @@ pub(crate) struct Style {
 
 /// A value as YAML, ending in a line break.
 pub(crate) fn yaml(value: &impl Serialize) -> anyhow::Result<String> {
-    let mut text = serde_saphyr::to_string(value)?;
+    // A long text stays on one line, as its author wrote it.
+    let options = serde_saphyr::ser_options! { folded_wrap_chars: usize::MAX };
+    let mut text = serde_saphyr::to_string_with_options(value, options)?;
     if !text.ends_with('\n') {
         text.push('\n');
     }

@@ -5,7 +5,7 @@ use super::Out;
 use super::text::{bytes, micros, millis};
 use super::word;
 use dray_proto::v1::{Migration, MigrationPhase};
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressStyle};
 use std::time::Duration;
 
 /// How often a spinner turns.
@@ -105,9 +105,8 @@ impl Drop for Sending {
 
 /// A migration, phase by phase.
 pub(crate) struct Phases {
-    bars: Option<MultiProgress>,
-    /// The line of what goes on now.
-    current: Option<ProgressBar>,
+    /// What goes on now; only where it can be drawn over.
+    doing: Option<Waiting>,
     /// Phases already said.
     said: usize,
 }
@@ -115,43 +114,25 @@ pub(crate) struct Phases {
 impl Phases {
     /// Begins to follow.
     pub(crate) fn new(out: &Out) -> Phases {
-        Phases { bars: out.is_live().then(MultiProgress::new), current: None, said: 0 }
+        Phases { doing: out.is_live().then(|| Waiting::new(out)), said: 0 }
     }
 
     /// Says which phases were entered since.
     pub(crate) fn update(&mut self, out: &mut Out, migration: &Migration) {
         for i in self.said..migration.history.len() {
             let line = entered(migration, i);
-            match &self.bars {
+            match &mut self.doing {
                 None => out.note(format_args!("{}: {line}", migration.name)),
-                Some(_) => self.finish_line(&line),
+                Some(doing) => {
+                    let went_well = migration.history[i].phase() != MigrationPhase::Aborted;
+                    let mark = out.mark(went_well);
+                    doing.keep(out, &format!("{mark} {line}"));
+                }
             }
         }
         self.said = self.said.max(migration.history.len());
-        if let (Some(bars), Some(text)) = (&self.bars, doing(migration)) {
-            let current = self.current.get_or_insert_with(|| {
-                let bar = bars.add(ProgressBar::new_spinner().with_style(style("{spinner} {wide_msg}")));
-                bar.enable_steady_tick(TICK);
-                bar
-            });
-            current.set_message(text);
-        }
-    }
-
-    /// Turns the current line into one that stays.
-    fn finish_line(&mut self, line: &str) {
-        let Some(bars) = &self.bars else { return };
-        let bar = self.current.take().unwrap_or_else(|| {
-            bars.add(ProgressBar::new_spinner().with_style(style("{spinner} {wide_msg}")))
-        });
-        bar.finish_with_message(line.to_owned());
-    }
-}
-
-impl Drop for Phases {
-    fn drop(&mut self) {
-        if let Some(bar) = self.current.take() {
-            bar.finish_and_clear();
+        if let (Some(waiting), Some(text)) = (&mut self.doing, doing(migration)) {
+            waiting.say(out, text);
         }
     }
 }

@@ -29,9 +29,9 @@ pub(crate) fn plain(heading: &[&str], rows: Vec<Vec<String>>) -> String {
     text
 }
 
-/// How wide each column has to be.
-pub(crate) fn widths<'c>(rows: impl Iterator<Item = &'c Vec<String>>) -> Vec<usize> {
-    let mut widths = Vec::new();
+/// How wide each column has to be, at least as wide as before.
+pub(crate) fn widths<'c>(before: &[usize], rows: impl Iterator<Item = &'c Vec<String>>) -> Vec<usize> {
+    let mut widths = before.to_vec();
     for row in rows {
         widths.resize(widths.len().max(row.len()), 0);
         for (width, cell) in widths.iter_mut().zip(row) {
