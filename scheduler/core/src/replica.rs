@@ -3,9 +3,10 @@
 //! Sans-io. Inputs are [`Replica::tick`], [`Replica::step`],
 //! [`Replica::propose`] and [`Replica::read_index`]; after any number of them
 //! the host calls [`Replica::ready`] until it returns nothing, and performs
-//! each [`Effects`] in its order: **persist, then send, then answer**. The
-//! replica's state already holds what the effects describe; nobody but the
-//! host looks at it, and the host looks only once it has persisted.
+//! each [`Effects`] in its order: **persist, then send, then answer**; only
+//! what a leader may send early goes before. The replica's state already
+//! holds what the effects describe; nobody looks at it until the host has
+//! persisted.
 //!
 //! Membership is fixed: every voter begins with the same snapshot at index 1,
 //! which names all voters and holds an empty cluster.
@@ -206,6 +207,7 @@ impl Replica {
         }
         self.serve_reads(&mut effects);
         let idle = effects.persist.is_empty()
+            && effects.early.is_empty()
             && effects.messages.is_empty()
             && effects.answers.is_empty()
             && effects.reads.is_empty()
@@ -218,7 +220,7 @@ impl Replica {
     /// persists before anything of these effects is seen outside.
     fn turn(&mut self, effects: &mut Effects) -> Result<(), Fatal> {
         let mut ready = self.raw.ready();
-        self.send(ready.take_messages(), effects);
+        effects.early = envelopes(&ready.take_messages());
         if !ready.snapshot().is_empty() {
             self.restore(ready.snapshot().clone(), effects)?;
         }
@@ -227,9 +229,12 @@ impl Replica {
         effects.persist.entries = ready.entries().iter().map(log_entry).collect();
         if let Some(hard_state) = ready.hs() {
             self.raw.mut_store().set_hard_state(hard_state.clone());
-            effects.persist.hard_state = Some(hard_state.encode_to_vec());
         }
-        self.send(ready.take_persisted_messages(), effects);
+        // A commit index alone is not worth a sync: a restart finds it again.
+        if ready.must_sync() {
+            effects.persist.hard_state = Some(self.raw.store().hard_state().encode_to_vec());
+        }
+        effects.messages = envelopes(&ready.take_persisted_messages());
         self.confirmed.extend(ready.take_read_states().iter().filter_map(|read| {
             let number = u64::from_be_bytes(read.request_ctx.as_slice().try_into().ok()?);
             Some((Ticket(number), read.index))
@@ -238,22 +243,13 @@ impl Replica {
         let mut light = self.raw.advance(ready);
         if let Some(commit) = light.commit_index() {
             self.raw.mut_store().set_commit(commit);
-            effects.persist.hard_state = Some(self.raw.store().hard_state().encode_to_vec());
         }
-        self.send(light.take_messages(), effects);
+        effects.messages.extend(envelopes(&light.take_messages()));
         self.apply_entries(light.take_committed_entries(), effects)?;
         self.raw.advance_apply();
         self.propose_comparison()?;
         enforce_timeout(&mut self.raw, self.config.seed);
         Ok(())
-    }
-
-    fn send(&self, messages: Vec<Message>, effects: &mut Effects) {
-        effects.messages.extend(messages.iter().map(|message| Envelope {
-            to: message.to,
-            bytes: message.encode_to_vec(),
-            snapshot: message.get_msg_type() == MessageType::MsgSnapshot,
-        }));
     }
 
     fn apply_entries(&mut self, entries: Vec<Entry>, effects: &mut Effects) -> Result<(), Fatal> {
@@ -402,6 +398,15 @@ fn snapshot(state: &State, term: u64, voters: ConfState) -> Result<Snapshot, Enc
     metadata.term = term;
     metadata.set_conf_state(voters);
     Ok(snapshot)
+}
+
+fn envelopes(messages: &[Message]) -> Vec<Envelope> {
+    let envelope = |message: &Message| Envelope {
+        to: message.to,
+        bytes: message.encode_to_vec(),
+        snapshot: message.get_msg_type() == MessageType::MsgSnapshot,
+    };
+    messages.iter().map(envelope).collect()
 }
 
 fn log_entry(entry: &Entry) -> LogEntry {

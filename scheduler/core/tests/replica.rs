@@ -105,6 +105,7 @@ impl Trio {
             for (id, replica) in &mut self.replicas {
                 while let Some(effects) = replica.ready()? {
                     idle = false;
+                    wire.extend(effects.early.iter().map(|message| (*id, message.clone())));
                     self.disks.get_mut(id).unwrap().persist(&effects);
                     self.restored += u32::from(effects.restored);
                     wire.extend(effects.messages.into_iter().map(|message| (*id, message)));

@@ -1,7 +1,7 @@
 //! The one thread that owns a replica, its log and its clock.
 //!
 //! ```text
-//! inbox, links, clock --> replica --> effects: persist, then send, then answer
+//! inbox, links, clock --> replica --> effects: send early, persist, send, answer
 //! ```
 //!
 //! A round takes everything that waits, so that one sync makes many commands
@@ -14,7 +14,7 @@ use super::ring::Ring;
 use super::transport::{LinkEvent, Outgoing, Transport};
 use crate::api::now_ms;
 use parking_lot::RwLock;
-use scheduler_core::replica::{Effects, Fatal, NotTaken, Ticket, Unanswered};
+use scheduler_core::replica::{Effects, Envelope, Fatal, NotTaken, Ticket, Unanswered};
 use scheduler_core::{Command, Refusal, Replica, Reply, State};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -247,7 +247,7 @@ impl Host {
                     0 => return Ok(()),
                     _ => self.take(round.drain(..)),
                 },
-                Some(event) = links.recv() => self.note(event),
+                Some(event) = links.recv() => note(&mut self.shared.replica.write().0, event),
                 _ = clock.tick() => self.shared.replica.write().0.tick(),
             }
             self.perform_all()?;
@@ -306,27 +306,20 @@ impl Host {
         }
     }
 
-    fn note(&self, event: LinkEvent) {
-        let replica = &mut self.shared.replica.write().0;
-        match event {
-            LinkEvent::Unreachable(id) => replica.unreachable(id),
-            LinkEvent::SnapshotSent(id) => replica.snapshot_sent(id, true),
-            LinkEvent::SnapshotLost(id) => replica.snapshot_sent(id, false),
-        }
-    }
-
     fn perform_all(&mut self) -> Result<(), HostError> {
         while let Some(effects) = self.turn()? {
-            self.perform(effects);
+            self.answer(effects);
         }
         Ok(())
     }
 
-    /// Lets the replica work and makes durable what has to be; until then
-    /// nobody sees the state that follows from it.
+    /// Lets the replica work, makes durable what has to be, and sends. Until
+    /// then nobody sees the state that follows from it.
     fn turn(&mut self) -> Result<Option<Effects>, HostError> {
-        let shared = &mut *self.shared.replica.write();
+        let shared = self.shared.clone();
+        let shared = &mut *shared.replica.write();
         let Some(mut effects) = shared.0.ready()? else { return Ok(None) };
+        self.send(std::mem::take(&mut effects.early), &mut shared.0);
         if !effects.persist.is_empty() {
             self.log.save(std::mem::take(&mut effects.persist))?;
         }
@@ -336,16 +329,20 @@ impl Host {
         for applied in std::mem::take(&mut effects.applied) {
             shared.1.push(applied.index, applied.changes);
         }
+        self.send(std::mem::take(&mut effects.messages), &mut shared.0);
         Ok(Some(effects))
     }
 
-    fn perform(&mut self, effects: Effects) {
-        for message in effects.messages {
+    fn send(&self, messages: Vec<Envelope>, replica: &mut Replica) {
+        for message in messages {
             let message = Outgoing { to: message.to, bytes: message.bytes, is_snapshot: message.snapshot };
             if let Some(lost) = self.transport.send(message) {
-                self.note(lost);
+                note(replica, lost);
             }
         }
+    }
+
+    fn answer(&mut self, effects: Effects) {
         for answer in effects.answers {
             let Some(waiting) = self.proposals.remove(&answer.ticket) else { continue };
             let result = answer.result.map(|done| Applied { result: done.result, index: done.index });
@@ -367,6 +364,14 @@ impl Host {
         };
         self.shared.applied.send_if_modified(|published| std::mem::replace(published, applied) != applied);
         self.shared.standing.send_if_modified(|published| std::mem::replace(published, standing) != standing);
+    }
+}
+
+fn note(replica: &mut Replica, event: LinkEvent) {
+    match event {
+        LinkEvent::Unreachable(id) => replica.unreachable(id),
+        LinkEvent::SnapshotSent(id) => replica.snapshot_sent(id, true),
+        LinkEvent::SnapshotLost(id) => replica.snapshot_sent(id, false),
     }
 }
 

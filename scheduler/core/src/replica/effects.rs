@@ -7,6 +7,10 @@ use crate::refusal::Refusal;
 /// in which the host must deal with them; if persisting fails, it must stop.
 #[derive(Debug, Default)]
 pub struct Effects {
+    /// At once, before or while the next is made durable: what a leader tells
+    /// its followers. Their disks then work at the same time as its own
+    /// (Ongaro's thesis, 10.2.1).
+    pub early: Vec<Envelope>,
     /// First: make this durable.
     pub persist: Persist,
     /// Then: send these. Losing them is harmless, sending them before
