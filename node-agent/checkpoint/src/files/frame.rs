@@ -53,13 +53,18 @@ impl<W: Write> FrameWriter<W> {
         Self { out, digest: Sha256::new(), bytes: 0 }
     }
 
-    pub(super) fn write(&mut self, payload: &[u8]) -> Result<(), FrameError> {
-        let too_long = FrameError::TooLong { bytes: payload.len() };
-        let length = u32::try_from(payload.len()).ok().filter(|_| (1..=LONGEST).contains(&payload.len()));
-        let header = header(length.ok_or(too_long)?, crc32fast::hash(payload));
+    /// Writes one frame, whose payload is in two parts.
+    pub(super) fn write(&mut self, head: &[u8], data: &[u8]) -> Result<(), FrameError> {
+        let bytes = head.len() + data.len();
+        let length = u32::try_from(bytes).ok().filter(|_| (1..=LONGEST).contains(&bytes));
+        let mut crc = crc32fast::Hasher::new();
+        crc.update(head);
+        crc.update(data);
+        let header = header(length.ok_or(FrameError::TooLong { bytes })?, crc.finalize());
         self.digest.update(header);
         self.put(&header)?;
-        self.put(payload)
+        self.put(head)?;
+        self.put(data)
     }
 
     /// Ends the stream and returns its length.
@@ -158,7 +163,7 @@ mod tests {
     fn stream(payloads: &[Vec<u8>]) -> Vec<u8> {
         let mut out = Vec::new();
         let mut writer = FrameWriter::new(&mut out);
-        payloads.iter().for_each(|payload| writer.write(payload).unwrap());
+        payloads.iter().for_each(|payload| writer.write(payload, &[]).unwrap());
         let length = writer.finish().unwrap();
         assert_eq!(length, out.len() as u64);
         out

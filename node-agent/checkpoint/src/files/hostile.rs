@@ -5,11 +5,10 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use proptest::prelude::*;
-use prost::Message;
 use tempfile::TempDir;
 
 use super::frame::FrameWriter;
-use super::record::{Attribute, Block, Body, Entry, FORMAT, Kind, Record, Start};
+use super::record::{Attribute, Block, Entry, FORMAT, Kind, Record, Start};
 use super::{UnpackError, unpack};
 
 fn entry(kind: Kind, path: &str) -> Entry {
@@ -20,24 +19,25 @@ fn link_to(kind: Kind, path: &str, target: &str) -> Entry {
     Entry { target: target.into(), ..entry(kind, path) }
 }
 
-fn stream(bodies: Vec<Body>) -> Vec<u8> {
+fn stream(records: Vec<Record<'_>>) -> Vec<u8> {
     let mut out = Vec::new();
     let mut writer = FrameWriter::new(&mut out);
-    for body in bodies {
-        writer.write(&Record { body: Some(body) }.encode_to_vec()).unwrap();
+    for record in records {
+        let (head, data) = record.encode();
+        writer.write(&head, data).unwrap();
     }
     writer.finish().unwrap();
     out
 }
 
-fn start() -> Body {
-    Body::Start(Start { format: FORMAT })
+fn start() -> Record<'static> {
+    Record::Start(Start { format: FORMAT })
 }
 
 /// A stream that begins well and goes on with `entries`.
 fn after_root(entries: Vec<Entry>) -> Vec<u8> {
-    let root = Body::Entry(entry(Kind::Directory, ""));
-    stream([start(), root].into_iter().chain(entries.into_iter().map(Body::Entry)).collect())
+    let root = Record::Entry(entry(Kind::Directory, ""));
+    stream([start(), root].into_iter().chain(entries.into_iter().map(Record::Entry)).collect())
 }
 
 /// Unpacks beside a directory that must stay as it is.
@@ -109,27 +109,27 @@ fn entries_out_of_order_are_refused() {
 }
 
 #[track_caller]
-fn check_bodies(bodies: Vec<Body>, says: &str) {
-    let error = refused(&stream(bodies)).to_string();
+fn check_records(records: Vec<Record<'_>>, says: &str) {
+    let error = refused(&stream(records)).to_string();
     assert!(error.contains(says), "{error}");
 }
 
 #[test]
 fn records_out_of_order_are_refused() {
-    let root = || Body::Entry(entry(Kind::Directory, ""));
-    let file = || Body::Entry(Entry { size: 10, ..entry(Kind::File, "file") });
-    let block = |offset, length| Body::Block(Block { offset, data: vec![1; length] });
-    check_bodies(vec![], "empty");
-    check_bodies(vec![root()], "does not begin");
-    check_bodies(vec![Body::Start(Start { format: 99 })], "format 99");
-    check_bodies(vec![start()], "no root");
-    check_bodies(vec![start(), file()], "first entry is not the root");
-    check_bodies(vec![start(), root(), start()], "second beginning");
-    check_bodies(vec![start(), root(), block(0, 1)], "without a file");
-    check_bodies(vec![start(), root(), file(), block(8, 3)], "beyond");
-    check_bodies(vec![start(), root(), file(), block(u64::MAX, 3)], "beyond");
-    check_bodies(vec![start(), root(), file(), block(4, 2), block(5, 1)], "out of order");
-    check_bodies(vec![start(), root(), file(), block(4, 0)], "out of order");
+    let root = || Record::Entry(entry(Kind::Directory, ""));
+    let file = || Record::Entry(Entry { size: 10, ..entry(Kind::File, "file") });
+    let block = |offset, length| Record::Block(Block { offset, data: &[1; 9][..length] });
+    check_records(vec![], "empty");
+    check_records(vec![root()], "does not begin");
+    check_records(vec![Record::Start(Start { format: 99 })], "format 99");
+    check_records(vec![start()], "no root");
+    check_records(vec![start(), file()], "first entry is not the root");
+    check_records(vec![start(), root(), start()], "second beginning");
+    check_records(vec![start(), root(), block(0, 1)], "without a file");
+    check_records(vec![start(), root(), file(), block(8, 3)], "beyond");
+    check_records(vec![start(), root(), file(), block(u64::MAX, 3)], "beyond");
+    check_records(vec![start(), root(), file(), block(4, 2), block(5, 1)], "out of order");
+    check_records(vec![start(), root(), file(), block(4, 0)], "out of order");
 }
 
 #[test]
@@ -172,7 +172,7 @@ proptest! {
     fn random_bytes_in_good_frames_do_not_panic(payloads in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..64), 0..8)) {
         let mut bytes = Vec::new();
         let mut writer = FrameWriter::new(&mut bytes);
-        payloads.iter().for_each(|payload| writer.write(payload).unwrap());
+        payloads.iter().for_each(|payload| writer.write(payload, &[]).unwrap());
         writer.finish().unwrap();
         refused(&bytes);
     }

@@ -21,7 +21,7 @@ mod unpack;
 
 pub use frame::FrameError;
 pub use pack::{PackError, pack};
-pub use record::InvalidPath;
+pub use record::{DecodeError, InvalidPath};
 pub use unpack::{UnpackError, unpack};
 
 /// What went through a stream.

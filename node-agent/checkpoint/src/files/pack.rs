@@ -7,7 +7,6 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use prost::Message;
 use rustix::fs::{
     AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, SeekFrom, Stat, fstat, lgetxattr, llistxattr, major,
     minor, open, openat, openat2, readlinkat, seek, statat,
@@ -18,7 +17,7 @@ use thiserror::Error;
 use super::Summary;
 use super::frame::{FrameError, FrameWriter};
 use super::record::{
-    Attribute, BLOCK_BYTES, Block, Body, Entry, FORMAT, InvalidPath, Kind, Record, Start, checked,
+    Attribute, BLOCK_BYTES, Block, Entry, FORMAT, InvalidPath, Kind, Record, Start, checked,
 };
 
 /// Attributes in which an overlay notes things about this machine's layers (Documentation/filesystems/overlayfs.rst):
@@ -90,7 +89,7 @@ pub fn pack(root: &Path, out: impl Write) -> Result<Summary, PackError> {
         pending: vec![PathBuf::new()],
         summary: Summary::default(),
     };
-    packer.send(Body::Start(Start { format: FORMAT }))?;
+    packer.send(&Record::Start(Start { format: FORMAT }))?;
     packer.root_entry(&stat)?;
     while let Some(directory) = packer.pending.pop() {
         packer.directory(&directory)?;
@@ -111,20 +110,21 @@ struct Packer<W> {
 }
 
 impl<W: Write> Packer<W> {
-    fn send(&mut self, body: Body) -> Result<(), PackError> {
-        match &body {
-            Body::Start(_) => {}
-            Body::Entry(_) => self.summary.entries += 1,
-            Body::Block(block) => self.summary.data_bytes += block.data.len() as u64,
+    fn send(&mut self, record: &Record<'_>) -> Result<(), PackError> {
+        match record {
+            Record::Start(_) => {}
+            Record::Entry(_) => self.summary.entries += 1,
+            Record::Block(block) => self.summary.data_bytes += block.data.len() as u64,
         }
-        Ok(self.out.write(&Record { body: Some(body) }.encode_to_vec())?)
+        let (head, data) = record.encode();
+        Ok(self.out.write(&head, data)?)
     }
 
     fn root_entry(&mut self, stat: &Stat) -> Result<(), PackError> {
         let mut entry = described(Path::new(""), stat);
         entry.kind = Kind::Directory as i32;
         entry.attributes = attributes(&self.root, OsStr::new("."), Path::new("."))?;
-        self.send(Body::Entry(entry))
+        self.send(&Record::Entry(entry))
     }
 
     fn directory(&mut self, path: &Path) -> Result<(), PackError> {
@@ -155,7 +155,7 @@ impl<W: Write> Packer<W> {
             if let Some(first) = self.links.get(&stat.st_ino) {
                 entry.kind = Kind::HardLink as i32;
                 entry.target = first.as_os_str().as_bytes().to_vec();
-                return self.send(Body::Entry(entry));
+                return self.send(&Record::Entry(entry));
             }
             self.links.insert(stat.st_ino, path.clone());
         }
@@ -169,7 +169,7 @@ impl<W: Write> Packer<W> {
             }
             Kind::File => {
                 let size = entry.size;
-                self.send(Body::Entry(entry))?;
+                self.send(&Record::Entry(entry))?;
                 return self.content(&opened(directory, name, &stat, &path)?, size, &path);
             }
             Kind::CharacterDevice | Kind::BlockDevice => {
@@ -177,7 +177,7 @@ impl<W: Write> Packer<W> {
             }
             Kind::Fifo | Kind::Socket | Kind::HardLink | Kind::Unknown => {}
         }
-        self.send(Body::Entry(entry))
+        self.send(&Record::Entry(entry))
     }
 
     /// Sends what isn't a hole.
@@ -200,7 +200,7 @@ impl<W: Write> Packer<W> {
                 if got == 0 {
                     return Err(PackError::Changed { path: path.to_owned() });
                 }
-                self.send(Body::Block(Block { offset: at, data: buffer[..got].to_vec() }))?;
+                self.send(&Record::Block(Block { offset: at, data: &buffer[..got] }))?;
                 at += got as u64;
             }
         }

@@ -11,7 +11,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use prost::{Enumeration, Message, Oneof};
+use prost::{Enumeration, Message};
 use thiserror::Error;
 
 /// The format this version writes and reads.
@@ -24,22 +24,68 @@ pub(super) const BLOCK_BYTES: usize = 256 << 10;
 const LONGEST_PATH: usize = 4095;
 const LONGEST_NAME: usize = 255;
 
-/// One frame's content.
-#[derive(Clone, PartialEq, Message)]
-pub(super) struct Record {
-    #[prost(oneof = "Body", tags = "1, 2, 3")]
-    pub(super) body: Option<Body>,
+/// One frame's content: a byte that says which, then the message; for a block the offset and the bare data, which is
+/// by far the most there is to send and is therefore never copied.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Record<'a> {
+    Start(Start),
+    Entry(Entry),
+    Block(Block<'a>),
 }
 
-/// The kinds of records.
-#[derive(Clone, PartialEq, Oneof)]
-pub(super) enum Body {
-    #[prost(message, tag = "1")]
-    Start(Start),
-    #[prost(message, tag = "2")]
-    Entry(Entry),
-    #[prost(message, tag = "3")]
-    Block(Block),
+/// A piece of a file's content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Block<'a> {
+    pub(super) offset: u64,
+    pub(super) data: &'a [u8],
+}
+
+const START: u8 = 1;
+const ENTRY: u8 = 2;
+const BLOCK: u8 = 3;
+
+impl<'a> Record<'a> {
+    /// What comes before the data, and the data.
+    pub(super) fn encode(&self) -> (Vec<u8>, &'a [u8]) {
+        match self {
+            Self::Start(start) => (tagged(START, start), &[]),
+            Self::Entry(entry) => (tagged(ENTRY, entry), &[]),
+            Self::Block(block) => {
+                let offset = block.offset.to_le_bytes();
+                (std::iter::once(BLOCK).chain(offset).collect(), block.data)
+            }
+        }
+    }
+
+    pub(super) fn decode(payload: &'a [u8]) -> Result<Self, DecodeError> {
+        let (tag, rest) = payload.split_first().ok_or(DecodeError::Kind)?;
+        match *tag {
+            START => Ok(Self::Start(Start::decode(rest)?)),
+            ENTRY => Ok(Self::Entry(Entry::decode(rest)?)),
+            BLOCK => {
+                let (offset, data) = rest.split_first_chunk().ok_or(DecodeError::Kind)?;
+                Ok(Self::Block(Block { offset: u64::from_le_bytes(*offset), data }))
+            }
+            _ => Err(DecodeError::Kind),
+        }
+    }
+}
+
+fn tagged(tag: u8, message: &impl Message) -> Vec<u8> {
+    let mut bytes = vec![tag];
+    bytes.extend(message.encode_to_vec());
+    bytes
+}
+
+/// A record that makes no sense.
+#[derive(Debug, Error)]
+pub enum DecodeError {
+    /// It is of no known kind, or too short.
+    #[error("no record begins like this")]
+    Kind,
+    /// Its message is damaged.
+    #[error("its message can't be decoded")]
+    Message(#[from] prost::DecodeError),
 }
 
 /// The first record.
@@ -105,15 +151,6 @@ pub(super) struct Attribute {
     pub(super) name: Vec<u8>,
     #[prost(bytes = "vec", tag = "2")]
     pub(super) value: Vec<u8>,
-}
-
-/// A piece of a file's content.
-#[derive(Clone, PartialEq, Message)]
-pub(super) struct Block {
-    #[prost(uint64, tag = "1")]
-    pub(super) offset: u64,
-    #[prost(bytes = "vec", tag = "2")]
-    pub(super) data: Vec<u8>,
 }
 
 /// A path that may not be used.

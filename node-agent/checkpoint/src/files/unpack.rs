@@ -7,7 +7,6 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use prost::Message;
 use rustix::fs::{
     AtFlags, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, UTIME_OMIT, Uid,
     XattrFlags, chmodat, chownat, ftruncate, linkat, lsetxattr, makedev, mkdirat, mknodat, open, openat,
@@ -18,7 +17,7 @@ use thiserror::Error;
 
 use super::Summary;
 use super::frame::{FrameError, FrameReader};
-use super::record::{BLOCK_BYTES, Block, Body, Entry, FORMAT, InvalidPath, Kind, Record, checked};
+use super::record::{BLOCK_BYTES, Block, DecodeError, Entry, FORMAT, InvalidPath, Kind, Record, checked};
 
 /// Beneath the root and through no symlink.
 const INSIDE: ResolveFlags =
@@ -32,7 +31,7 @@ pub enum UnpackError {
     Receive(#[from] FrameError),
     /// A record makes no sense.
     #[error("understand a record")]
-    Decode(#[from] prost::DecodeError),
+    Decode(#[from] DecodeError),
     /// The records make no sense.
     #[error("the packed tree is not in order: {reason}")]
     Disorder {
@@ -83,10 +82,10 @@ pub fn unpack(source: impl Read, root: &Path) -> Result<Summary, UnpackError> {
     let mut unpacker =
         Unpacker { root: fd, parent: None, open: None, directories: Vec::new(), summary: Summary::default() };
     while let Some(payload) = frames.next()? {
-        match Record::decode(payload)?.body {
-            Some(Body::Entry(entry)) => unpacker.entry(entry)?,
-            Some(Body::Block(block)) => unpacker.block(&block)?,
-            Some(Body::Start(_)) | None => return disorder("a second beginning"),
+        match Record::decode(payload)? {
+            Record::Entry(entry) => unpacker.entry(entry)?,
+            Record::Block(block) => unpacker.block(&block)?,
+            Record::Start(_) => return disorder("a second beginning"),
         }
     }
     unpacker.finish()?;
@@ -95,10 +94,10 @@ pub fn unpack(source: impl Read, root: &Path) -> Result<Summary, UnpackError> {
 
 fn start(frames: &mut FrameReader<impl Read>) -> Result<(), UnpackError> {
     let Some(payload) = frames.next()? else { return disorder("it is empty") };
-    match Record::decode(payload)?.body {
-        Some(Body::Start(start)) if start.format == FORMAT => Ok(()),
-        Some(Body::Start(start)) => Err(UnpackError::Format { found: start.format }),
-        Some(Body::Entry(_) | Body::Block(_)) | None => disorder("it does not begin at the beginning"),
+    match Record::decode(payload)? {
+        Record::Start(start) if start.format == FORMAT => Ok(()),
+        Record::Start(start) => Err(UnpackError::Format { found: start.format }),
+        Record::Entry(_) | Record::Block(_) => disorder("it does not begin at the beginning"),
     }
 }
 
@@ -255,7 +254,7 @@ impl Unpacker {
             .map_err(|cause| failed("set the time of", entry, cause))
     }
 
-    fn block(&mut self, block: &Block) -> Result<(), UnpackError> {
+    fn block(&mut self, block: &Block<'_>) -> Result<(), UnpackError> {
         let Some(file) = &mut self.open else { return disorder("content without a file") };
         let end = block.offset.checked_add(block.data.len() as u64);
         let Some(end) = end.filter(|end| *end <= file.entry.size && block.data.len() <= BLOCK_BYTES) else {
@@ -264,7 +263,7 @@ impl Unpacker {
         if block.offset < file.end || block.data.is_empty() {
             return disorder("content out of order");
         }
-        let (mut data, mut at) = (block.data.as_slice(), block.offset);
+        let (mut data, mut at) = (block.data, block.offset);
         while !data.is_empty() {
             let written = pwrite(&file.fd, data, at).map_err(|cause| failed("write", &file.entry, cause))?;
             data = &data[written..];
