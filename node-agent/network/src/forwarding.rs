@@ -96,8 +96,9 @@ pub fn plan_forwarding(want: &Forwarding, have: &Tables) -> Vec<Change> {
             changes.push(Change::Point(mac, node));
         }
         match have.ways.get(&mac) {
-            None | Some(Way::Hold) => changes.push(Change::Tunnel(mac)),
-            Some(Way::Tunnel | Way::Local) => {}
+            None => changes.push(Change::Tunnel(mac)),
+            // Whoever holds a task's frames decides where they go next.
+            Some(Way::Tunnel | Way::Local | Way::Hold) => {}
         }
     }
     let stale_way = |(mac, way): &(&Mac, &Way)| **way == Way::Tunnel && !wanted.contains_key(*mac);
@@ -132,6 +133,20 @@ impl NodeNetwork {
         let mac = Mac::of(task);
         self.apply_forwarding(Change::Point(mac, node)).await?;
         self.apply_forwarding(Change::Tunnel(mac)).await
+    }
+
+    /// Points a task's MAC at a node in the tunnel's table only.
+    pub(crate) async fn point(&self, task: Ipv4Addr, node: Ipv4Addr) -> Result<(), LinkError> {
+        self.apply_forwarding(Change::Point(Mac::of(task), node)).await
+    }
+
+    /// Forgets the ways of frames that nobody holds any more: those of a process that died.
+    pub(crate) async fn forget_holds(&self) -> Result<(), LinkError> {
+        let held = self.tables().await?.ways.into_iter().filter(|(_, way)| *way == Way::Hold);
+        for (mac, _) in held {
+            self.forget(entry_message(self.hold_port(), mac, NeighbourFlags::Controller, None)).await?;
+        }
+        Ok(())
     }
 
     /// Reads both tables.
@@ -332,8 +347,8 @@ mod tests {
         check(Some(NODE_2), Some(NODE_2), Some(Way::Tunnel), &[]);
         check(Some(NODE_3), Some(NODE_2), Some(Way::Tunnel), &[Change::Point(mac, NODE_3)]);
         check(None, Some(NODE_2), Some(Way::Tunnel), &[Change::Untunnel(mac), Change::Unpoint(mac)]);
-        // Frozen here and committed to another node: out of the hold, into the tunnel.
-        check(Some(NODE_2), None, Some(Way::Hold), &[Change::Point(mac, NODE_2), Change::Tunnel(mac)]);
+        // Frozen here and committed to another node: whoever holds its frames passes them on.
+        check(Some(NODE_2), None, Some(Way::Hold), &[Change::Point(mac, NODE_2)]);
         // Frozen here and not committed: stays in the hold.
         check(Some(NODE_1), None, Some(Way::Hold), &[]);
     }

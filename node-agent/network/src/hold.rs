@@ -7,7 +7,7 @@
 //! was lost is repeated after a whole second.
 //!
 //! ```text
-//!   source: hold incoming ---> (freeze, shield up) -+-> committed: flip, then release to the tunnel
+//!   source: hold incoming ---> (freeze, shield up) -+-> committed: relay to the tunnel for a while, then flip
 //!                                                   +-> aborted: shield down, then release to the instance
 //!   target: hold outgoing ---> (restore) -----------+-> committed: shield down, then release to the bridge
 //! ```
@@ -16,7 +16,12 @@
 
 use std::io;
 use std::net::Ipv4Addr;
+use std::os::fd::AsFd;
 use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::address::{Mac, host_end_name};
 use crate::netlink::LinkError;
@@ -44,6 +49,13 @@ pub struct Incoming {
 #[derive(Debug)]
 pub struct Outgoing {
     keeper: Keeper,
+}
+
+impl Incoming {
+    /// The task's address.
+    pub fn address(&self) -> Ipv4Addr {
+        self.address
+    }
 }
 
 /// A socket that keeps frames, and whose they are, for errors.
@@ -109,8 +121,36 @@ impl NodeNetwork {
         hold.keeper.release(link.index)
     }
 
-    /// Sends what was kept to the node that forwarding now names. Flip first.
-    pub fn release_to_node(&self, hold: Incoming) -> Result<Released, HoldError> {
+    /// Sends what was kept to the node that has the task now, and for a while whatever still comes: other
+    /// nodes learn of the move a moment later, and what they send here meanwhile would be lost. Then flips.
+    pub async fn relay_to_node(
+        &self,
+        hold: Incoming,
+        node: Ipv4Addr,
+        how_long: Duration,
+    ) -> Result<Released, HoldError> {
+        self.point(hold.address, node).await?;
+        let Incoming { keeper, address } = hold;
+        let tunnel = self.tunnel();
+        let relayed = tokio::task::spawn_blocking(move || {
+            let mut released = Released::default();
+            let deadline = Instant::now() + how_long;
+            while let Some(left) = deadline.checked_duration_since(Instant::now()) {
+                keeper.pass_on(tunnel, &mut released)?;
+                keeper.wait(left)?;
+            }
+            Ok::<_, HoldError>((keeper, released))
+        });
+        let lost = |cause| HoldError::Read { whose: address.to_string(), cause: io::Error::other(cause) };
+        let (keeper, mut released) = relayed.await.map_err(lost)??;
+        self.flip(address, node).await?;
+        keeper.pass_on(tunnel, &mut released)?;
+        keeper.finish(released)
+    }
+
+    /// Sends what was kept for a task that is not to come here after all to the node that has it.
+    pub async fn release_to_node(&self, hold: Incoming, node: Ipv4Addr) -> Result<Released, HoldError> {
+        self.flip(hold.address, node).await?;
         hold.keeper.release(self.tunnel())
     }
 
@@ -137,17 +177,40 @@ impl NodeNetwork {
 impl Keeper {
     /// Sends everything kept out of a link, oldest first.
     fn release(self, link: u32) -> Result<Released, HoldError> {
-        let read = |cause| HoldError::Read { whose: self.whose.clone(), cause };
         let mut released = Released::default();
-        while let Some(frame) = self.socket.receive().map_err(read)? {
+        self.pass_on(link, &mut released)?;
+        self.finish(released)
+    }
+
+    /// The same, and counts them; the socket goes on keeping.
+    fn pass_on(&self, link: u32, released: &mut Released) -> Result<(), HoldError> {
+        while let Some(frame) = self.socket.receive().map_err(|cause| self.unreadable(cause))? {
             match self.socket.send(link, &frame) {
                 Ok(()) => released.frames += 1,
                 Err(_) => released.lost += 1,
             }
         }
-        released.lost += self.socket.dropped().map_err(read)?;
+        Ok(())
+    }
+
+    /// Waits for a frame, but not longer than this.
+    fn wait(&self, most: Duration) -> Result<(), HoldError> {
+        let mut waiting = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
+        let most = PollTimeout::try_from(most).unwrap_or(PollTimeout::MAX);
+        match poll(&mut waiting, most) {
+            Ok(_) | Err(Errno::EINTR) => Ok(()),
+            Err(errno) => Err(self.unreadable(errno.into())),
+        }
+    }
+
+    fn finish(self, mut released: Released) -> Result<Released, HoldError> {
+        released.lost += self.socket.dropped().map_err(|cause| self.unreadable(cause))?;
         close_aside(self.socket);
         Ok(released)
+    }
+
+    fn unreadable(&self, cause: io::Error) -> HoldError {
+        HoldError::Read { whose: self.whose.clone(), cause }
     }
 }
 

@@ -86,7 +86,9 @@ impl NodeNetwork {
         let links = ensure_links(&netlink, &spec, mtu).await?;
         let sender =
             namespace.run(PacketSocket::sender).map_err(LinkError::from)?.map_err(NodeError::Sender)?;
-        Ok(Self { netlink, namespace, spec, mtu, links, sender })
+        let network = Self { netlink, namespace, spec, mtu, links, sender };
+        network.forget_holds().await?;
+        Ok(network)
     }
 
     /// Deletes everything of ours in the namespace, instances' links included.

@@ -8,7 +8,7 @@
 
 use std::io;
 use std::mem::{MaybeUninit, zeroed};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use crate::address::Mac;
 
@@ -29,6 +29,12 @@ const EVERY_PROTOCOL: u16 = 3;
 #[derive(Debug)]
 pub(crate) struct PacketSocket {
     fd: OwnedFd,
+}
+
+impl AsFd for PacketSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
 }
 
 impl PacketSocket {

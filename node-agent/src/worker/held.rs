@@ -12,6 +12,7 @@ use dray_model::ids::InstanceId;
 use dray_model::migration::Side;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -84,7 +85,7 @@ pub(super) async fn kill(context: &Context, id: &InstanceId) -> Result<()> {
     failpoint::reach(&context.config.name, "source-committed").await?;
     if let Some(hold) = hold {
         // First, because clients wait for it.
-        pass_on(context, id, hold).await;
+        pass_on(context, id, hold);
     }
     match dump {
         Some(dump) => end(dump, Fate::Kill).await,
@@ -92,19 +93,31 @@ pub(super) async fn kill(context: &Context, id: &InstanceId) -> Result<()> {
     }
 }
 
+/// Target: sends what was kept for a task that is not to come here to the
+/// node that has it.
+pub(super) async fn give_back(context: &Context, hold: Incoming) -> Result<()> {
+    let owner = context.assignment.borrow().routes.get(&hold.address()).copied();
+    if let Some(node) = owner {
+        context.network()?.release_to_node(hold, node).await?;
+    }
+    Ok(())
+}
+
+/// How long other nodes may take to learn of a move.
+const RELAY: Duration = Duration::from_secs(2);
+
 /// Sends what was kept for a task to the node that has it now.
-async fn pass_on(context: &Context, id: &InstanceId, hold: Incoming) {
+fn pass_on(context: &Context, id: &InstanceId, hold: Incoming) {
     let assignment = context.assignment.borrow().clone();
     let outgoing = assignment.migrations.values().find(|m| m.side == Side::Source && m.task.task == id.task);
     let Some(ip) = outgoing.map(|migration| migration.task.ip) else { return };
     let Some(node) = assignment.routes.get(&ip) else { return };
-    let passed = async {
-        let network = context.network()?;
-        network.flip(ip, *node).await?;
-        anyhow::Ok(network.release_to_node(hold)?)
-    };
-    match passed.await {
-        Ok(released) => tracing::debug!(instance = %id, frames = released.frames, "passed on"),
-        Err(error) => tracing::warn!(instance = %id, "pass on what was sent to it: {error:#}"),
-    }
+    let (context, id, node) = (context.clone(), id.clone(), *node);
+    tokio::spawn(async move {
+        let relay = async { anyhow::Ok(context.network()?.relay_to_node(hold, node, RELAY).await?) };
+        match relay.await {
+            Ok(released) => tracing::debug!(instance = %id, frames = released.frames, "passed on"),
+            Err(error) => tracing::warn!(instance = %id, "pass on what was sent to it: {error:#}"),
+        }
+    });
 }

@@ -1,7 +1,7 @@
 //! Removes instances: processes, mounts, cgroup, network, directories.
 
+use super::held;
 use super::send::images_dir;
-use super::{forward, held};
 use crate::context::{Context, runtime_id};
 use agent_core::Event;
 use anyhow::{Context as _, Result};
@@ -58,10 +58,8 @@ pub(crate) async fn clear(context: &Context, id: &InstanceId, logs: Logs) -> Res
         .context("delete the container")?;
     if let Ok(network) = context.network() {
         network.delete_veth(&id.to_string()).await.context("delete its network")?;
-        if context.packets.take(id).is_some() {
-            // Its address was pointed here; the assignment knows better.
-            let assignment = context.assignment.borrow().clone();
-            forward(context, &assignment).await;
+        if let Some(packets) = context.packets.take(id) {
+            held::give_back(context, packets.incoming).await.context("give back what was sent to it")?;
         }
     }
     Ok(())

@@ -42,7 +42,7 @@ async fn every_step_of_the_freeze_is_short() {
         let hold = figures.time("prepare hold", async { node.prepare_incoming(TASK) }).await.unwrap();
         figures.time("begin hold", node.begin_incoming(&hold)).await.unwrap();
         figures.time("raise shield", node.raise_shield("s-0@1")).await.unwrap();
-        figures.time("release hold", async { node.release_to_node(hold) }).await.unwrap();
+        figures.time("release hold", node.release_to_node(hold, underlay(1))).await.unwrap();
         figures.time("announce", async { node.announce(TASK) }).await.unwrap();
         for target in [0, 1] {
             figures.time("flip", third.flip(TASK, underlay(target))).await.unwrap();

@@ -59,10 +59,9 @@ async fn an_address_moves_with_its_connection() {
     let committed = Instant::now();
     target.lower_shield("s-0@2", SERVER).await.unwrap();
     target.announce(SERVER).unwrap();
-    source.flip(SERVER, underlay(1)).await.unwrap();
     lab.nodes[2].flip(SERVER, underlay(1)).await.unwrap();
     let sent = target.release_outgoing(outgoing).unwrap();
-    let received = source.release_to_node(hold).unwrap();
+    let received = source.release_to_node(hold, underlay(1)).await.unwrap();
     assert_eq!(hear(&mut far, during.len()), during);
     tell(&mut far, &mut near, b"after");
     eprintln!("answered {:?} after the commit; {received:?}, {sent:?}", committed.elapsed());
