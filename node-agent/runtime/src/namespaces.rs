@@ -2,14 +2,14 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
-use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
+use rustix::process::{WaitId, WaitIdOptions, waitid};
 use thiserror::Error;
 
 use crate::bundle::IdMap;
-use crate::sys::{CloneOptions, Forked, clone3, exit_now};
+use crate::sys::{CloneOptions, Forked, clone3, exit_now, send_signal};
 
 /// A user namespace couldn't be made or mapped.
 #[derive(Debug, Error)]
@@ -28,8 +28,6 @@ pub(crate) enum NamespaceError {
         #[source]
         cause: io::Error,
     },
-    #[error("end the process that held a user namespace")]
-    Reap(#[source] io::Error),
 }
 
 /// The `CLONE_NEW*` flags of a container's init.
@@ -53,31 +51,65 @@ pub(crate) fn write_id_maps(pid: i32, idmap: IdMap) -> Result<(), NamespaceError
     Ok(())
 }
 
-/// A user namespace with this map and no process in it, for `MOUNT_ATTR_IDMAP`.
+/// A user namespace with a given map, for `MOUNT_ATTR_IDMAP`.
 ///
 /// The container's own can't be used: in a restore CRIU makes that one, after the mounts. An idmapped mount keeps the
 /// map, not the namespace, so an equal map is as good.
-pub(crate) fn idmap_namespace(idmap: IdMap) -> Result<OwnedFd, NamespaceError> {
-    let options = CloneOptions { namespaces: u64::from(libc::CLONE_NEWUSER.cast_unsigned()), cgroup: None };
-    let (pid, pidfd) = match clone3(&options).map_err(NamespaceError::Clone)? {
-        Forked::Parent(pid, pidfd) => (pid, pidfd),
-        Forked::Child => loop {
-            // The parent's SIGKILL ends it; if the parent dies first, so must this.
-            if nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL).is_err() {
-                exit_now(1);
-            }
-            nix::unistd::pause();
-        },
-    };
-    let namespace = map_and_open(pid, idmap);
-    let reaped = pidfd_send_signal(&pidfd, Signal::KILL)
-        .and_then(|()| waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED));
-    reaped.map_err(|errno| NamespaceError::Reap(errno.into()))?;
-    namespace
+#[derive(Debug)]
+pub(crate) struct IdmapNamespace {
+    namespace: OwnedFd,
+    _holder: Holder,
 }
 
-fn map_and_open(pid: i32, idmap: IdMap) -> Result<OwnedFd, NamespaceError> {
-    write_id_maps(pid, idmap)?;
-    let path = PathBuf::from(format!("/proc/{pid}/ns/user"));
-    fs::File::open(&path).map(OwnedFd::from).map_err(|cause| NamespaceError::Open { path, cause })
+/// The process that a user namespace must be made with. It has done its work when its namespace is open.
+#[derive(Debug)]
+struct Holder(OwnedFd);
+
+impl AsFd for IdmapNamespace {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.namespace.as_fd()
+    }
+}
+
+impl IdmapNamespace {
+    /// Makes one.
+    pub(crate) fn new(idmap: IdMap) -> Result<Self, NamespaceError> {
+        let options =
+            CloneOptions { namespaces: u64::from(libc::CLONE_NEWUSER.cast_unsigned()), cgroup: None };
+        let (pid, holder) = match clone3(&options).map_err(NamespaceError::Clone)? {
+            Forked::Parent(pid, pidfd) => (pid, Holder(pidfd)),
+            Forked::Child => wait_to_be_killed(),
+        };
+        write_id_maps(pid, idmap)?;
+        let path = PathBuf::from(format!("/proc/{pid}/ns/user"));
+        let namespace =
+            fs::File::open(&path).map(OwnedFd::from).map_err(|cause| NamespaceError::Open { path, cause })?;
+        holder.kill();
+        Ok(Self { namespace, _holder: holder })
+    }
+}
+
+fn wait_to_be_killed() -> ! {
+    // If the parent dies first, so must this.
+    if nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL).is_err() {
+        exit_now(1);
+    }
+    loop {
+        nix::unistd::pause();
+    }
+}
+
+impl Holder {
+    fn kill(&self) {
+        // Our child, not reaped yet: there is nothing that can fail.
+        let _killed = send_signal(self.0.as_fd(), libc::SIGKILL);
+    }
+}
+
+impl Drop for Holder {
+    /// Reaps it: late, because dying takes it longer than us to go on.
+    fn drop(&mut self) {
+        self.kill();
+        let _reaped = waitid(WaitId::PidFd(self.0.as_fd()), WaitIdOptions::EXITED);
+    }
 }

@@ -24,7 +24,7 @@ use crate::bundle::Bundle;
 use crate::cgroup::{Cgroup, Hierarchy};
 use crate::devices::{DeviceError, fill_dev};
 use crate::mounts::{KernelFs, MountKind, MountPlan, MountPlanError, plan_mounts};
-use crate::namespaces::{NamespaceError, idmap_namespace};
+use crate::namespaces::{IdmapNamespace, NamespaceError};
 use crate::shim::state::Backing;
 use crate::sys::{Depth, MountAttr, mount_setattr};
 
@@ -98,7 +98,7 @@ pub(crate) struct Rootfs {
 
 /// Makes everything that `bundle` asks for.
 pub(crate) fn prepare(bundle: &Bundle) -> Result<Rootfs, RootfsError> {
-    let userns = bundle.idmap.map(idmap_namespace).transpose()?;
+    let userns = bundle.idmap.map(IdmapNamespace::new).transpose()?;
     let userns = userns.as_ref().map(AsFd::as_fd);
     Ok(Rootfs {
         root: overlay(bundle, userns)?,
@@ -109,13 +109,13 @@ pub(crate) fn prepare(bundle: &Bundle) -> Result<Rootfs, RootfsError> {
 
 /// The overlay alone.
 pub(crate) fn prepare_root(bundle: &Bundle) -> Result<OwnedFd, RootfsError> {
-    let userns = bundle.idmap.map(idmap_namespace).transpose()?;
+    let userns = bundle.idmap.map(IdmapNamespace::new).transpose()?;
     overlay(bundle, userns.as_ref().map(AsFd::as_fd))
 }
 
 /// All but the overlay, whose upper directory may still be filled: an overlay must not be mounted then.
 pub(crate) fn prepare_mounts(bundle: &Bundle) -> Result<(Vec<Step>, OwnedFd), RootfsError> {
-    let userns = bundle.idmap.map(idmap_namespace).transpose()?;
+    let userns = bundle.idmap.map(IdmapNamespace::new).transpose()?;
     Ok((prepare_steps(bundle, userns.as_ref().map(AsFd::as_fd))?, empty_dir(bundle)?))
 }
 

@@ -71,11 +71,6 @@ pub(crate) fn clone3(options: &CloneOptions<'_>) -> io::Result<Forked> {
     }
 }
 
-/// Forks within the present namespaces. The caller must be single-threaded.
-pub(crate) fn fork() -> io::Result<Forked> {
-    clone3(&CloneOptions::default())
-}
-
 fn widen(value: i32) -> u64 {
     u64::from(value.cast_unsigned())
 }

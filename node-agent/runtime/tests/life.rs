@@ -38,7 +38,7 @@ fn another_agent_adopts_what_one_left_behind() {
         container.init().expect("ask").expect("runs").pid()
     };
     let other = node.other_agent();
-    assert_eq!(other.list().expect("list"), [bundle.instance.clone()]);
+    assert_eq!(other.list().expect("list"), std::slice::from_ref(&bundle.instance));
     let Adopted::Live(container, state) = other.adopt(&bundle.instance).expect("adopt") else {
         panic!("not alive")
     };

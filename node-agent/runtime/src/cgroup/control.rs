@@ -1,7 +1,8 @@
 //! Acting on a cgroup: make, enter, freeze, kill, remove.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -82,17 +83,20 @@ impl Cgroup {
         })
     }
 
-    /// Moves a process in, in every hierarchy.
-    ///
-    /// # Errors
-    /// When the process is gone, or a hierarchy refuses it.
-    pub fn add(&self, pid: i32) -> Result<(), CgroupError> {
-        self.open_doors()?.iter_mut().try_for_each(|door| door.admit(pid))
-    }
-
-    /// Opens the files through which processes are moved in, for a caller that will lose sight of them.
-    pub(crate) fn open_doors(&self) -> Result<Vec<Door>, CgroupError> {
-        self.dirs().map(Door::open).collect()
+    /// Opens the way in for a new process, which may lose sight of it.
+    pub(crate) fn open_entry(&self) -> Result<Entry, CgroupError> {
+        let mut entry = Entry { birthplace: None, doors: Vec::new() };
+        for hierarchy in &self.hierarchies {
+            match hierarchy.version {
+                Version::V1 => entry.doors.push(Door::open(&hierarchy.dir)?),
+                Version::V2 => {
+                    let path = hierarchy.dir.clone();
+                    let dir = File::open(&path).map_err(|cause| CgroupError::Read { path, cause })?;
+                    entry.birthplace = Some(dir.into());
+                }
+            }
+        }
+        Ok(entry)
     }
 
     /// Stops every process, and returns when all have stopped.
@@ -190,26 +194,48 @@ impl Cgroup {
     }
 }
 
-/// An open `cgroup.procs`.
+/// The way into a cgroup for a process that has one thread.
+///
+/// Moving another process costs the kernel a grace period (8 to 15 ms here), because it must keep that one from forking
+/// meanwhile. This way is free: on the v2 tree a process is born into its cgroup, and on v1 it moves its only thread itself.
 #[derive(Debug)]
-pub(crate) struct Door {
+pub(crate) struct Entry {
+    birthplace: Option<OwnedFd>,
+    doors: Vec<Door>,
+}
+
+impl Entry {
+    /// Where the process must be born, see [`crate::sys::CloneOptions`].
+    pub(crate) fn birthplace(&self) -> Option<BorrowedFd<'_>> {
+        self.birthplace.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Moves the calling process in where it wasn't born.
+    pub(crate) fn pass(&self) -> Result<(), CgroupError> {
+        self.doors.iter().try_for_each(|door| {
+            // "0" is the caller.
+            let moved = rustix::io::write(&door.file, b"0");
+            moved
+                .map(drop)
+                .map_err(|errno| CgroupError::Write { path: door.path.clone(), cause: errno.into() })
+        })
+    }
+}
+
+/// An open `tasks`: the kernel checks the rights of who opened it.
+#[derive(Debug)]
+struct Door {
     path: PathBuf,
     file: File,
 }
 
 impl Door {
     fn open(dir: &Path) -> Result<Self, CgroupError> {
-        let path = dir.join("cgroup.procs");
+        let path = dir.join("tasks");
         match OpenOptions::new().write(true).open(&path) {
             Ok(file) => Ok(Self { path, file }),
             Err(cause) => Err(CgroupError::Write { path, cause }),
         }
-    }
-
-    /// Moves a process in.
-    pub(crate) fn admit(&mut self, pid: i32) -> Result<(), CgroupError> {
-        let moved = self.file.write_all(pid.to_string().as_bytes());
-        moved.map_err(|cause| CgroupError::Write { path: self.path.clone(), cause })
     }
 }
 

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use control::CgroupError;
-pub(crate) use control::Door;
+pub(crate) use control::Entry;
 pub use layout::{CgroupRoot, LayoutError};
 pub use limits::Limits;
 pub use usage::Usage;

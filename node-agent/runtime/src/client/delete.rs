@@ -15,7 +15,7 @@ use crate::client::process::Process;
 use crate::shim::protocol::Request;
 use crate::shim::state::ProcessId;
 
-/// How long a shim gets to kill its container and end.
+/// How long a shim gets to end when it has nothing more to do.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A container couldn't be removed entirely. Call again.
@@ -52,27 +52,28 @@ impl Runtime {
     /// When something stays. What could be removed is gone; call again.
     pub fn delete(&self, instance: &InstanceId) -> Result<(), DeleteError> {
         let (dir, run_dir) = (self.instance_dir(instance), self.instance_run_dir(instance));
-        self.end_shim(instance).map_err(|cause| DeleteError::Shim { instance: instance.clone(), cause })?;
+        let failed = |cause| DeleteError::Shim { instance: instance.clone(), cause };
+        let shim = self.end_container(instance).map_err(failed)?;
         // The specification names the cgroup, so it goes after the cgroup has gone.
         if let Some(bundle) = read_bundle(&dir) {
             bundle.cgroup.remove()?;
         }
         remove_dir(&run_dir)?;
-        remove_dir(&dir)
+        remove_dir(&dir)?;
+        shim.map_or(Ok(()), |shim| reap(&shim)).map_err(failed)
     }
 
-    /// Asks the shim to kill and end; kills it if it doesn't. Its container dies with it.
-    fn end_shim(&self, instance: &InstanceId) -> io::Result<()> {
+    /// Asks the shim to kill its container and to end; kills it if it doesn't, then its container dies with it. Returns
+    /// the shim, which may still be about to end, but does nothing more.
+    fn end_container(&self, instance: &InstanceId) -> io::Result<Option<Process>> {
         let container =
             Container::new(instance.clone(), &self.instance_dir(instance), &self.instance_run_dir(instance));
-        let Some(shim) = self.shim_process(instance, &container)? else { return Ok(()) };
-        // Whatever it answers: what counts is whether it ends.
-        let _answer = container.request(&Request::Destroy);
-        if shim.wait(PATIENCE)? {
-            return Ok(());
+        let Some(shim) = self.shim_process(instance, &container)? else { return Ok(None) };
+        if container.request(&Request::Destroy).is_err() {
+            shim.kill()?;
+            reap(&shim)?;
         }
-        shim.kill()?;
-        if shim.wait(PATIENCE)? { Ok(()) } else { Err(ErrorKind::TimedOut.into()) }
+        Ok(Some(shim))
     }
 
     /// The shim, by its own word or else by its record.
@@ -81,6 +82,10 @@ impl Runtime {
         let id: Option<ProcessId> = container.status().map(|state| state.shim).ok().or_else(recorded);
         id.map_or(Ok(None), Process::open)
     }
+}
+
+fn reap(shim: &Process) -> io::Result<()> {
+    if shim.wait(PATIENCE)? { Ok(()) } else { Err(ErrorKind::TimedOut.into()) }
 }
 
 /// The specification, if the instance has got that far.

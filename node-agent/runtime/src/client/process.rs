@@ -100,6 +100,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::zombie_processes, reason = "it is waited for by pidfd: that is the test")]
     fn a_child_is_waited_for_and_reaped() {
         let child = std::process::Command::new("/bin/sleep").arg("100").spawn().expect("spawn");
         let id = ProcessId::of(i32::try_from(child.id()).expect("a pid")).expect("runs");

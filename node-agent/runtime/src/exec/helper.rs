@@ -1,4 +1,6 @@
-//! The helper process of an exec: enters the container, forks the command, waits for it.
+//! The helper process of an exec: forks the command into the container, and waits for it.
+//!
+//! The helper stays outside, but for the pid namespace of its children.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -15,11 +17,12 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, major, minor, openat};
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::{ExecExit, ExecRequest, Notice, Order, TerminalSize};
 use crate::bundle::Bundle;
-use crate::cgroup::{CgroupError, Door};
+use crate::cgroup::{CgroupError, Entry};
 use crate::client::{Process, read_bundle};
 use crate::error::chain;
 use crate::process::{Program, ProgramError};
@@ -28,7 +31,8 @@ use crate::shim::exit_of;
 use crate::shim::protocol::Refusal;
 use crate::shim::state::{Phase, StateError, read_state};
 use crate::sys::{
-    Forked, close_from_on_exec, default_signal_actions, exit_now, fork, send_signal, take_stdin,
+    CloneOptions, Forked, clone3, close_from_on_exec, default_signal_actions, exit_now, send_signal,
+    take_stdin,
 };
 
 /// Why the command can't be run.
@@ -89,34 +93,41 @@ pub(crate) fn run() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// What a command reads and writes, and the caller's side of it if that is a terminal.
-enum Stdio {
-    Pipes(Vec<OwnedFd>),
-    Terminal { master: OwnedFd, slave: OwnedFd },
+/// What the command's process tells the helper.
+#[derive(Debug, Serialize, Deserialize)]
+enum Progress {
+    /// Its terminal's master comes with it.
+    Terminal,
+    /// It can't become the command.
+    Failed { refusal: Refusal },
+}
+
+/// A process on its way to become the command.
+struct Birth<'a> {
+    bundle: Bundle,
+    init: Process,
+    entry: Entry,
+    request: &'a ExecRequest,
+    /// The command's ends of its pipes, unless it wants a terminal.
+    pipes: Vec<OwnedFd>,
 }
 
 fn start(
     dir: &Path,
     request: &ExecRequest,
-    fds: Vec<OwnedFd>,
+    pipes: Vec<OwnedFd>,
     control: &Channel,
 ) -> Result<OwnedFd, HelperError> {
-    // Once inside, the container's root could otherwise look into this process, which is of the node.
+    // Inherited by the command's process: in the container, but still made of the node's memory.
     set_dumpable(false).map_err(|errno| step("hide from the container")(errno.into()))?;
     let bundle = read_bundle(dir).ok_or(HelperError::NotRunning)?;
     let init = running_init(dir)?;
-    // Opened from outside: the container sees no other cgroups, and may not move processes.
-    let mut doors = bundle.cgroup.open_doors()?;
-    enter(&bundle, &init).map_err(step("enter the container's namespaces"))?;
-    let stdio = match request.terminal {
-        Some(size) => open_terminal(size).map_err(step("open a terminal in the container"))?,
-        None => Stdio::Pipes(fds),
-    };
-    let command = give_birth(&bundle, request, &stdio, &mut doors)?;
-    let master = match &stdio {
-        Stdio::Terminal { master, .. } => vec![master.as_fd()],
-        Stdio::Pipes(_) => Vec::new(),
-    };
+    let entry = bundle.cgroup.open_entry()?;
+    // Only what is forked from here on is in it. The other namespaces are for the command alone to enter.
+    setns(init.as_fd(), CloneFlags::CLONE_NEWPID)
+        .map_err(|errno| step("enter the container's pid namespace")(errno.into()))?;
+    let (command, master) = Birth { bundle, init, entry, request, pipes }.give()?;
+    let master: Vec<BorrowedFd<'_>> = master.iter().map(AsFd::as_fd).collect();
     control.send_with(&Notice::Started, &master).map_err(step("tell the caller"))?;
     Ok(command)
 }
@@ -127,23 +138,102 @@ fn running_init(dir: &Path) -> Result<Process, HelperError> {
     Process::open(init).map_err(step("open the container's init"))?.ok_or(HelperError::NotRunning)
 }
 
-fn enter(bundle: &Bundle, init: &Process) -> io::Result<()> {
-    let all = CloneFlags::CLONE_NEWPID
-        | CloneFlags::CLONE_NEWNS
-        | CloneFlags::CLONE_NEWUTS
-        | CloneFlags::CLONE_NEWIPC
-        | CloneFlags::CLONE_NEWNET
-        | CloneFlags::CLONE_NEWCGROUP
-        | CloneFlags::from_bits_retain(libc::CLONE_NEWTIME);
-    let user = if bundle.idmap.is_some() { CloneFlags::CLONE_NEWUSER } else { CloneFlags::empty() };
-    setns(init.as_fd(), all | user)?;
-    setgroups(&[])?;
-    setresgid(Gid::from_raw(0), Gid::from_raw(0), Gid::from_raw(0))?;
-    Ok(setresuid(Uid::from_raw(0), Uid::from_raw(0), Uid::from_raw(0))?)
+impl Birth<'_> {
+    /// Forks the command's process, and returns when it has executed its program: its pidfd, and its terminal's master.
+    fn give(self) -> Result<(OwnedFd, Option<OwnedFd>), HelperError> {
+        let pair = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC);
+        let (ours, theirs) = pair.map_err(|errno| step("make a socket pair")(errno.into()))?;
+        let options = CloneOptions { namespaces: 0, cgroup: self.entry.birthplace() };
+        match clone3(&options).map_err(step("fork"))? {
+            Forked::Child => {
+                drop(ours);
+                let channel = Channel::new(theirs);
+                let refusal = Refusal::from(self.become_command(&channel));
+                let _told = channel.send(&Progress::Failed { refusal });
+                exit_now(125)
+            }
+            Forked::Parent(_, pidfd) => {
+                drop(theirs);
+                Ok((pidfd, hear(&Channel::new(ours))?))
+            }
+        }
+    }
+
+    /// Becomes the command; returns only why not.
+    fn become_command(&self, channel: &Channel) -> HelperError {
+        match self.prepare(channel) {
+            Ok(program) => program.execute().into(),
+            Err(error) => error,
+        }
+    }
+
+    fn prepare(&self, channel: &Channel) -> Result<Program, HelperError> {
+        // Nothing of the container's own choosing is done before it counts against the container's limits.
+        self.entry.pass()?;
+        self.enter().map_err(step("enter the container's namespaces"))?;
+        self.connect_stdio(channel).map_err(step("connect standard input and output"))?;
+        let process = process_of(&self.bundle, self.request).ok_or(HelperError::NotRunning)?;
+        let user = self.request.user.as_deref().or(self.bundle.user.as_deref());
+        let seccomp = self.bundle.spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
+        Ok(Program::look_up(&process, user, seccomp)?)
+    }
+
+    fn enter(&self) -> io::Result<()> {
+        set_pdeathsig(Signal::SIGKILL)?;
+        default_signal_actions();
+        SigSet::empty().thread_set_mask()?;
+        let all = CloneFlags::CLONE_NEWNS
+            | CloneFlags::CLONE_NEWUTS
+            | CloneFlags::CLONE_NEWIPC
+            | CloneFlags::CLONE_NEWNET
+            | CloneFlags::CLONE_NEWCGROUP
+            | CloneFlags::from_bits_retain(libc::CLONE_NEWTIME);
+        let user = if self.bundle.idmap.is_some() { CloneFlags::CLONE_NEWUSER } else { CloneFlags::empty() };
+        setns(self.init.as_fd(), all | user)?;
+        setgroups(&[])?;
+        setresgid(Gid::from_raw(0), Gid::from_raw(0), Gid::from_raw(0))?;
+        setresuid(Uid::from_raw(0), Uid::from_raw(0), Uid::from_raw(0))?;
+        // A change of user forgets this.
+        set_pdeathsig(Signal::SIGKILL)?;
+        setsid()?;
+        Ok(())
+    }
+
+    fn connect_stdio(&self, channel: &Channel) -> io::Result<()> {
+        match (self.request.terminal, self.pipes.as_slice()) {
+            (Some(size), _) => {
+                let (master, slave) = open_terminal(size)?;
+                channel.send_with(&Progress::Terminal, &[master.as_fd()])?;
+                rustix::process::ioctl_tiocsctty(&slave)?;
+                connect(&slave, &slave, &slave)
+            }
+            (None, [stdin, stdout, stderr]) => connect(stdin, stdout, stderr),
+            (None, _missing) => Err(io::ErrorKind::InvalidInput.into()),
+        }
+    }
 }
 
-/// A terminal of the container's own devpts, so that its name means something inside.
-fn open_terminal(size: TerminalSize) -> io::Result<Stdio> {
+fn connect(stdin: &OwnedFd, stdout: &OwnedFd, stderr: &OwnedFd) -> io::Result<()> {
+    dup2_stdin(stdin)?;
+    dup2_stdout(stdout)?;
+    dup2_stderr(stderr)?;
+    close_from_on_exec(3)
+}
+
+/// Hears from the command's process until it has executed its program, which closes the channel.
+fn hear(channel: &Channel) -> Result<Option<OwnedFd>, HelperError> {
+    let mut master = None;
+    loop {
+        match channel.receive_with::<Progress>().map_err(step("hear from the command"))? {
+            (Some(Progress::Terminal), fds) => master = fds.into_iter().next(),
+            (Some(Progress::Failed { refusal }), _) => return Err(refusal.into()),
+            (None, _) => return Ok(master),
+        }
+    }
+}
+
+/// A terminal of the container's own devpts, so that its name means something inside: master and slave.
+fn open_terminal(size: TerminalSize) -> io::Result<(OwnedFd, OwnedFd)> {
     let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let master = openat(CWD, "/dev/pts/ptmx", flags, Mode::empty())?;
     // The container's root may have put something else there.
@@ -158,78 +248,7 @@ fn open_terminal(size: TerminalSize) -> io::Result<Stdio> {
     let slave = ioctl_tiocgptpeer(&master, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
     let size = Winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 };
     tcsetwinsize(&master, size)?;
-    Ok(Stdio::Terminal { master, slave })
-}
-
-/// Forks the command into the pid namespace, moves it into the cgroup, and returns when it has executed its program.
-fn give_birth(
-    bundle: &Bundle,
-    request: &ExecRequest,
-    stdio: &Stdio,
-    doors: &mut [Door],
-) -> Result<OwnedFd, HelperError> {
-    let pair = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC);
-    let (ours, theirs) = pair.map_err(|errno| step("make a socket pair")(errno.into()))?;
-    match fork().map_err(step("fork"))? {
-        Forked::Child => {
-            drop(ours);
-            let channel = Channel::new(theirs);
-            let refusal = Refusal::from(become_command(bundle, request, stdio, &channel));
-            let _told = channel.send(&refusal);
-            exit_now(125)
-        }
-        Forked::Parent(pid, pidfd) => {
-            drop(theirs);
-            let channel = Channel::new(ours);
-            doors.iter_mut().try_for_each(|door| door.admit(pid))?;
-            channel.send(&()).map_err(step("let the command go"))?;
-            match channel.receive::<Refusal>().map_err(step("hear from the command"))? {
-                None => Ok(pidfd),
-                Some(refusal) => Err(refusal.into()),
-            }
-        }
-    }
-}
-
-/// Becomes the command; returns only why not.
-fn become_command(bundle: &Bundle, request: &ExecRequest, stdio: &Stdio, channel: &Channel) -> HelperError {
-    let prepare = || {
-        begin(stdio).map_err(step("connect standard input and output"))?;
-        // Nothing of the container's own choosing runs before it is in the cgroup.
-        match channel.receive::<()>().map_err(step("hear from the helper"))? {
-            Some(()) => {}
-            None => return Err(HelperError::NotRunning),
-        }
-        let process = process_of(bundle, request).ok_or(HelperError::NotRunning)?;
-        let user = request.user.as_deref().or(bundle.user.as_deref());
-        let seccomp = bundle.spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
-        Ok(Program::look_up(&process, user, seccomp)?)
-    };
-    match prepare() {
-        Ok(program) => program.execute().into(),
-        Err(error) => error,
-    }
-}
-
-fn begin(stdio: &Stdio) -> io::Result<()> {
-    set_pdeathsig(Signal::SIGKILL)?;
-    default_signal_actions();
-    SigSet::empty().thread_set_mask()?;
-    setsid()?;
-    let ends: [BorrowedFd<'_>; 3] = match stdio {
-        Stdio::Terminal { slave, .. } => {
-            rustix::process::ioctl_tiocsctty(slave)?;
-            [slave.as_fd(), slave.as_fd(), slave.as_fd()]
-        }
-        Stdio::Pipes(pipes) => match pipes.as_slice() {
-            [stdin, stdout, stderr] => [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()],
-            _missing => return Err(io::ErrorKind::InvalidInput.into()),
-        },
-    };
-    dup2_stdin(ends[0])?;
-    dup2_stdout(ends[1])?;
-    dup2_stderr(ends[2])?;
-    close_from_on_exec(3)
+    Ok((master, slave))
 }
 
 /// The container's own process with the request's differences.

@@ -3,8 +3,7 @@
 //! Runs in a forked copy of the shim (which is single-threaded) and talks to it over a socket pair, one packet a step:
 //!
 //! ```text
-//! shim: Mapped  ids are mapped            init: mounts, pivot_root, hidden paths, host name
-//! shim: Placed  in its cgroups            init: cgroup namespace, looks the program up
+//! shim: Mapped  ids are mapped            init: cgroups, mounts, pivot_root, hidden paths, looks the program up
 //! init: Report  ready, or why not         shim: records it, waits for the agent
 //! shim: Go      start was asked for       init: gives up privileges, execs (which closes the socket)
 //! init: Report  only if that failed
@@ -29,6 +28,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::bundle::Bundle;
+use crate::cgroup::{CgroupError, Entry};
 use crate::error::chain;
 use crate::process::{Program, ProgramError};
 use crate::rootfs::Rootfs;
@@ -43,7 +43,6 @@ use assemble::AssembleError;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Step {
     Mapped,
-    Placed,
     Go,
 }
 
@@ -60,6 +59,7 @@ pub(crate) enum Report {
 #[derive(Debug)]
 pub(crate) struct Init<'a> {
     pub bundle: &'a Bundle,
+    pub entry: Entry,
     pub rootfs: Rootfs,
     pub channel: Channel,
     /// The ends for standard output and standard error.
@@ -80,6 +80,8 @@ enum InitError {
         #[source]
         cause: io::Error,
     },
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
     #[error(transparent)]
     Assemble(#[from] AssembleError),
     #[error(transparent)]
@@ -110,13 +112,14 @@ impl Init<'_> {
 
     fn prepare(&self) -> Result<Program, InitError> {
         become_leader().map_err(|errno| InitError::Step { step: "start a session", cause: errno.into() })?;
+        // First of all, so that the container pays for what is made in it. The cgroup namespace begins where we are then.
+        self.entry.pass()?;
         self.expect(Step::Mapped)?;
         become_root(self.bundle).map_err(step("become root of the user namespace"))?;
         let masked = assemble::assemble(self.bundle, &self.rootfs)?;
         if let Some(name) = self.bundle.spec.hostname() {
             sethostname(name).map_err(|errno| step("set the host name")(errno.into()))?;
         }
-        self.expect(Step::Placed)?;
         unshare(CloneFlags::CLONE_NEWCGROUP)
             .map_err(|errno| step("make a cgroup namespace")(errno.into()))?;
         let process = self.bundle.spec.process().as_ref().ok_or(InitError::NoProcess)?;
@@ -174,7 +177,7 @@ impl InitError {
             Self::Program(error) => error.exit_code(),
             Self::Assemble(error) => error.is_images_fault().then_some(125),
             Self::NoProcess => Some(125),
-            Self::Channel(_) | Self::Orphaned | Self::Step { .. } => None,
+            Self::Channel(_) | Self::Orphaned | Self::Cgroup(_) | Self::Step { .. } => None,
         };
         match code {
             Some(code) => Refusal::Program { message, code },

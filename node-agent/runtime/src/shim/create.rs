@@ -13,7 +13,7 @@ use super::output::ContainerEnds;
 use super::protocol::Refusal;
 use super::state::External;
 use crate::bundle::Bundle;
-use crate::cgroup::{Cgroup, CgroupError, Limits};
+use crate::cgroup::{CgroupError, Limits};
 use crate::error::chain;
 use crate::init::{Init, Report, Step};
 use crate::namespaces::{NamespaceError, container_flags, write_id_maps};
@@ -111,25 +111,17 @@ fn give_birth(
     let failed = |step| move |cause: io::Error| CreateError::Step { step, cause };
     let pair = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC);
     let (ours, theirs) = pair.map_err(|errno| failed("make a socket pair")(errno.into()))?;
-    let born_into = open_unified(&bundle.cgroup).map_err(failed("open the cgroup"))?;
-    let options = CloneOptions {
-        namespaces: container_flags(bundle.idmap),
-        cgroup: born_into.as_ref().map(AsFd::as_fd),
-    };
+    let entry = bundle.cgroup.open_entry()?;
+    let options = CloneOptions { namespaces: container_flags(bundle.idmap), cgroup: entry.birthplace() };
     match clone3(&options).map_err(failed("make namespaces"))? {
         Forked::Parent(pid, pidfd) => Ok((pid, pidfd, Channel::new(ours))),
         Forked::Child => {
             // Init must see the end of the socket when the shim dies, so it may not hold the shim's side itself.
             drop(ours);
             let channel = Channel::new(theirs);
-            Init { bundle, rootfs, channel, stdout: ends.stdout, stderr: ends.stderr }.run()
+            Init { bundle, entry, rootfs, channel, stdout: ends.stdout, stderr: ends.stderr }.run()
         }
     }
-}
-
-/// On the pure v2 tree a process is born into its cgroup; anywhere else it is moved.
-fn open_unified(cgroup: &Cgroup) -> io::Result<Option<OwnedFd>> {
-    cgroup.unified().map(|unified| std::fs::File::open(&unified.dir).map(OwnedFd::from)).transpose()
 }
 
 /// Leads init through its steps up to the gate.
@@ -139,12 +131,7 @@ fn raise(bundle: &Bundle, pid: i32, channel: &Channel) -> Result<Vec<External>, 
     if let Some(idmap) = bundle.idmap {
         write_id_maps(pid, idmap)?;
     }
-    // Init mounts while we move it: on v1 that can take the kernel some milliseconds.
-    let told = channel.send(&Step::Mapped).and_then(|()| {
-        let moved = if bundle.cgroup.unified().is_none() { bundle.cgroup.add(pid) } else { Ok(()) };
-        moved.map_err(io::Error::other)?;
-        channel.send(&Step::Placed)
-    });
+    let told = channel.send(&Step::Mapped);
     // If init has ended it left its reason behind, which says more than a broken pipe.
     match (channel.receive::<Report>(), told) {
         (Ok(Some(Report::Ready { masked })), Ok(())) => Ok(masked),

@@ -36,7 +36,7 @@ use create::Gate;
 use lease::Lease;
 pub(crate) use life::exit_of;
 use output::Output;
-use protocol::Event;
+use protocol::{Event, Reply};
 use restore::Restore;
 use state::{Durability, Phase, ProcessId, State, write_state};
 
@@ -84,6 +84,8 @@ struct Shim {
     restore_verdict: Option<bool>,
     /// Ends the loop once nothing of the container is left.
     ending: bool,
+    /// Who asked for that end, and is told when it has come.
+    waiting_for_end: Vec<Channel>,
 }
 
 /// Something to attend to.
@@ -127,7 +129,7 @@ impl Shim {
         let bundle = read_spec(Path::new(dir))?;
         let own = i32::try_from(std::process::id()).ok().and_then(ProcessId::of);
         let own = own.ok_or_else(|| failed("find myself in /proc")(io::ErrorKind::NotFound.into()))?;
-        let mut shim = Self {
+        Ok(Self {
             dir: dir.into(),
             run_dir: run_dir.into(),
             state: State::new(bundle.instance.clone(), own),
@@ -142,9 +144,8 @@ impl Shim {
             prepared: None,
             restore_verdict: None,
             ending: false,
-        };
-        shim.record(Durability::Process);
-        Ok(shim)
+            waiting_for_end: Vec::new(),
+        })
     }
 
     fn attend(mut self) -> Result<(), ShimError> {
@@ -156,6 +157,9 @@ impl Shim {
                 self.run_restore(restore);
             }
         }
+        let end = Reply::Done { state: Box::new(self.state) };
+        // Who has gone meanwhile needs no answer.
+        self.waiting_for_end.iter().for_each(|peer| drop(peer.send(&end)));
         Ok(())
     }
 
@@ -247,16 +251,7 @@ fn detach() -> io::Result<OwnedFd> {
     nix::sys::prctl::set_name(c"dray-shim")?;
     // A dying agent must not take its shims along.
     nix::sys::prctl::set_pdeathsig(None)?;
-    own_mounts()?;
     Ok(listener)
-}
-
-/// A mount namespace of our own: what a restore mounts is seen by nobody else and goes with us. It follows the node's
-/// unmounts, so that it keeps nothing busy there.
-fn own_mounts() -> io::Result<()> {
-    use nix::mount::{MsFlags, mount};
-    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS)?;
-    Ok(mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>)?)
 }
 
 fn read_spec(dir: &Path) -> Result<Bundle, ShimError> {

@@ -31,7 +31,9 @@ impl Shim {
             }
             return;
         }
+        let destroys = request == Request::Destroy;
         let reply = match self.perform(request) {
+            Ok(()) if destroys => return self.waiting_for_end.push(peer),
             Ok(()) => Reply::Done { state: Box::new(self.state.clone()) },
             Err(refusal) => Reply::Refused { refusal },
         };
