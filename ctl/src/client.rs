@@ -18,6 +18,8 @@ use tonic::{Code, Response, Status};
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// After this long without an answer the next scheduler is asked.
 pub(crate) const ATTEMPT: Duration = Duration::from_secs(10);
+/// The longest answer that is taken: a list of everything in a large cluster.
+pub(crate) const ANSWER_BYTES: usize = 512 << 20;
 /// Between two rounds through all schedulers.
 const PAUSE: Duration = Duration::from_millis(250);
 
@@ -77,7 +79,7 @@ impl Client {
     }
 
     /// As [`Client::call`], with a choice of patience and of the time that one
-    /// attempt may take (`None`: any).
+    /// attempt may take (`None`: as long as the user wants).
     pub(crate) async fn call_with<T, F>(
         &self,
         patience: Patience,
@@ -91,7 +93,8 @@ impl Client {
         let mut round = Round::default();
         loop {
             let place = &self.places[self.current.get()];
-            let limit = attempt.map(|limit| limit.min(deadline.saturating_duration_since(Instant::now())));
+            let left = deadline.saturating_duration_since(Instant::now());
+            let limit = attempt.map(|limit| limit.min(left)).or(self.timeout.map(|_| left));
             let status = match limited(limit, request(place.channel.clone())).await {
                 Ok(response) => return Ok(response.into_inner()),
                 Err(status) => status,

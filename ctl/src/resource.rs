@@ -1,6 +1,6 @@
 //! The kinds of things a cluster has, and how to fetch them.
 
-use crate::client::Client;
+use crate::client::{ANSWER_BYTES, Client};
 use crate::error::{CallError, Refusal, Usage};
 use dray_proto::v1::cluster_client::ClusterClient;
 use dray_proto::v1::images_client::ImagesClient;
@@ -144,27 +144,42 @@ pub(crate) async fn list(client: &Client, kind: Kind, selector: &str) -> Result<
     let request = || ListRequest { label_selector: selector.to_owned() };
     Ok(match kind {
         Kind::Workload => {
-            let call = async |channel| WorkloadsClient::new(channel).list(request()).await;
+            let call = async |channel| {
+                WorkloadsClient::new(channel).max_decoding_message_size(ANSWER_BYTES).list(request()).await
+            };
             client.call(call).await?.workloads.into_iter().map(Object::Workload).collect()
         }
         Kind::Task => {
-            let call = async |channel| TasksClient::new(channel).list(request()).await;
+            let call = async |channel| {
+                TasksClient::new(channel).max_decoding_message_size(ANSWER_BYTES).list(request()).await
+            };
             client.call(call).await?.tasks.into_iter().map(Object::Task).collect()
         }
         Kind::Node => {
-            let call = async |channel| NodesClient::new(channel).list(request()).await;
+            let call = async |channel| {
+                NodesClient::new(channel).max_decoding_message_size(ANSWER_BYTES).list(request()).await
+            };
             client.call(call).await?.nodes.into_iter().map(Object::Node).collect()
         }
         Kind::Migration => {
-            let call = async |channel| MigrationsClient::new(channel).list(request()).await;
+            let call = async |channel| {
+                MigrationsClient::new(channel).max_decoding_message_size(ANSWER_BYTES).list(request()).await
+            };
             client.call(call).await?.migrations.into_iter().map(Object::Migration).collect()
         }
         Kind::Image => {
-            let call = async |channel| ImagesClient::new(channel).list(request()).await;
+            let call = async |channel| {
+                ImagesClient::new(channel).max_decoding_message_size(ANSWER_BYTES).list(request()).await
+            };
             client.call(call).await?.images.into_iter().map(Object::Image).collect()
         }
         Kind::Event => {
-            let call = async |channel| ClusterClient::new(channel).list_events(request()).await;
+            let call = async |channel| {
+                ClusterClient::new(channel)
+                    .max_decoding_message_size(ANSWER_BYTES)
+                    .list_events(request())
+                    .await
+            };
             client.call(call).await?.events.into_iter().map(Object::Event).collect()
         }
     })

@@ -60,7 +60,11 @@ impl<'a> Watch<'a> {
     pub(crate) async fn next(&mut self) -> Result<Change, CallError> {
         loop {
             let Some(stream) = &mut self.stream else {
-                self.stream = Some(self.connect(Patience::Long).await?);
+                match self.connect(Patience::Long).await {
+                    Ok(stream) => self.stream = Some(stream),
+                    Err(CallError::Refused(refusal)) => self.broken(*refusal.0).await?,
+                    Err(error) => return Err(error),
+                }
                 if !self.synced {
                     self.after = 0;
                     return Ok(Change::Restarted);
@@ -105,14 +109,12 @@ impl<'a> Watch<'a> {
     /// Decides whether a broken stream can be opened again.
     async fn broken(&mut self, status: Status) -> Result<(), CallError> {
         if status.code() == Code::OutOfRange {
-            (self.synced, self.stream) = (false, None);
-            return Ok(());
+            self.synced = false;
+        } else if !Client::may_try_again(&status) {
+            return Err(CallError::Refused(status.into()));
         }
-        if Client::may_try_again(&status) {
-            self.pause().await;
-            return Ok(());
-        }
-        Err(CallError::Refused(status.into()))
+        self.pause().await;
+        Ok(())
     }
 
     async fn connect(&self, patience: Patience) -> Result<Streaming<WatchResponse>, CallError> {

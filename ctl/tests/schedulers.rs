@@ -169,9 +169,9 @@ fn an_aborted_migration_fails() {
 }
 
 #[test]
-fn a_reader_that_goes_away_is_no_error() {
+fn a_long_list_is_taken_and_a_reader_that_goes_away_is_no_error() {
     let event = wire::Event { message: "x".repeat(100), ..Default::default() };
-    let events = vec![event; 10_000];
+    let events = vec![event; 100_000];
     let schedulers = Schedulers::new().with(Script {
         events: Box::new(move |_| Ok(wire::ListEventsResponse { events: events.clone(), index: 1 })),
         ..Default::default()

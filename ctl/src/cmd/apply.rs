@@ -15,6 +15,7 @@ use dray_proto::status::details;
 use dray_proto::v1::workloads_client::WorkloadsClient;
 use dray_proto::v1::{self as wire, ApplyWorkloadRequest, ApplyWorkloadResponse};
 use std::process::ExitCode;
+use tonic::Code;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -176,10 +177,16 @@ fn problems(document: &Document, error: &CallError) -> Option<Vec<Problem>> {
     }
     let field = match details.reason.as_str() {
         "TooLarge" => "spec.template.containers[0].resources",
-        "BeingDeleted" | "EtagMismatch" => "metadata.name",
+        reason if reason.contains("Image") => "spec.template.containers[0].image",
+        _ if is_about_the_document(status.code()) => "metadata.name",
         _ => return None,
     };
     Some(vec![document.problem(field, status.message())])
+}
+
+/// Whether a refusal would not have come for another document.
+fn is_about_the_document(code: Code) -> bool {
+    matches!(code, Code::InvalidArgument | Code::FailedPrecondition | Code::NotFound | Code::Aborted)
 }
 
 fn explained(document: &Document, error: CallError) -> anyhow::Error {

@@ -23,6 +23,9 @@ const QUEUE: usize = 16;
 /// The most input in one message.
 const PIECE: usize = 32 << 10;
 
+/// What is said when the exit code never comes.
+const LOST: &str = "the connection ended before the command did; it may still run";
+
 const EXAMPLES: &str = "\
 Examples:
   clusterctl exec redis-0 -- redis-cli ping
@@ -133,8 +136,8 @@ async fn relay(
         // stream, and a signal not yet received stays pending.
         tokio::select! {
             response = output.message() => {
-                let Some(response) = response.map_err(|status| CallError::Refused(status.into()))? else {
-                    anyhow::bail!("the connection ended before the command did");
+                let Some(response) = response.map_err(|status| CallError::Refused(status.into())).context(LOST)? else {
+                    anyhow::bail!(LOST);
                 };
                 if let Some(code) = show(response, out)? {
                     return Ok(code);

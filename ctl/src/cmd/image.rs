@@ -1,7 +1,7 @@
 //! `image import` and `image list`.
 
 use super::style;
-use crate::client::Client;
+use crate::client::{Client, Patience};
 use crate::output::progress::Sending;
 use crate::output::text::bytes;
 use crate::output::{Format, Out};
@@ -99,7 +99,7 @@ async fn import(client: &Client, path: &Path, name: &str, out: &Out) -> anyhow::
         let file = File::open(path).await?;
         ImagesClient::new(channel).import(messages(start.clone(), file, Arc::clone(&sent))).await
     };
-    Ok(client.call_with(crate::client::Patience::Short, None, send).await?)
+    client.call_with(Patience::Short, None, send).await.with_context(|| format!("import {}", path.display()))
 }
 
 /// The start, then the file in pieces. A file that can't be read further ends

@@ -53,7 +53,7 @@ pub(crate) async fn run(args: &Args, client: &Client, out: &mut Out) -> anyhow::
     loop {
         let open = async |channel| TasksClient::new(channel).logs(request.clone()).await;
         match client.call_with(patience, Some(ATTEMPT), open).await {
-            Ok(stream) => copy(stream, &mut printed, args.timestamps, out).await?,
+            Ok(stream) => copy(stream, &mut printed, args, out).await?,
             // The task may be between two nodes.
             Err(CallError::Refused(_)) if args.follow && patience == Patience::Long => {}
             Err(error) => return Err(error.into()),
@@ -72,19 +72,19 @@ pub(crate) async fn run(args: &Args, client: &Client, out: &mut Out) -> anyhow::
 async fn copy(
     mut stream: Streaming<LogsResponse>,
     printed: &mut Printed,
-    timestamps: bool,
+    args: &Args,
     out: &mut Out,
 ) -> anyhow::Result<()> {
     loop {
         let response = match stream.message().await {
             Ok(Some(response)) => response,
             Ok(None) => return Ok(()),
-            Err(status) if Client::may_try_again(&status) => return Ok(()),
+            Err(status) if args.follow && Client::may_try_again(&status) => return Ok(()),
             Err(status) => return Err(CallError::Refused(status.into()).into()),
         };
         for line in response.lines {
             if printed.is_new(&line) {
-                print(&line, timestamps, out)?;
+                print(&line, args.timestamps, out)?;
             }
         }
     }

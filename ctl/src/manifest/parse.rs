@@ -6,6 +6,9 @@ use super::problem::{Place, Problem};
 use super::source::Source;
 use super::{Document, suggest};
 use dray_model::Manifest;
+use dray_model::spec::{ManifestKind, Metadata, WorkloadSpec};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_saphyr::{Error, MessageFormatter, UserMessageFormatter};
 use std::sync::Arc;
 
@@ -19,9 +22,29 @@ pub(super) fn documents(source: &Arc<Source>) -> Result<Vec<Result<Document, Pro
 fn document(source: &Arc<Source>, index: Index) -> Result<Document, Problem> {
     // Blank lines in place of what precedes keep the line numbers right.
     let text = "\n".repeat(index.line - 1) + &source.text[index.bytes.clone()];
-    let manifest: Manifest = serde_saphyr::from_str_with_options(&text, options())
+    let written: Written = serde_saphyr::from_str_with_options(&text, options())
         .map_err(|error| explain(source, &index, &error))?;
-    Ok(Document { manifest, source: Arc::clone(source), index })
+    Ok(Document { manifest: written.into(), source: Arc::clone(source), index })
+}
+
+/// A manifest, as written by a person or by `get -o yaml`, which adds a
+/// status. That says how things were; it asks for nothing.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct Written {
+    api_version: String,
+    kind: ManifestKind,
+    metadata: Metadata,
+    spec: WorkloadSpec,
+    #[serde(default, rename = "status")]
+    _status: IgnoredAny,
+}
+
+impl From<Written> for Manifest {
+    fn from(written: Written) -> Manifest {
+        let Written { api_version, kind, metadata, spec, _status } = written;
+        Manifest { api_version, kind, metadata, spec }
+    }
 }
 
 /// Small budgets: a manifest is small, and what an alias repeats counts.

@@ -41,6 +41,12 @@ fn names(documents: &[Document]) -> Vec<&str> {
     documents.iter().map(|document| document.manifest.metadata.name.as_str()).collect()
 }
 
+#[test]
+fn a_status_is_passed_over() {
+    let documents = load_text(&format!("{GOOD}status: {{running: 1, more: [x]}}\n")).unwrap();
+    assert_eq!(documents[0].manifest, load_text(GOOD).unwrap()[0].manifest);
+}
+
 /// A line of the good manifest, what is written instead, and the first line of
 /// what is said about it.
 const REFUSED: &[(&str, &str, &str)] = &[

@@ -170,7 +170,9 @@ impl Out {
             return ExitCode::SUCCESS;
         }
         let label = if self.err_color { Tint::Red.paint("error:") } else { "error:".into() };
-        self.note(format_args!("{label} {}", chain(error)));
+        // What others wrote must not act on the terminal.
+        let text = chain(error).replace(|c: char| c.is_control() && c != '\n' && c != '\t', "\u{fffd}");
+        self.note(format_args!("{label} {text}"));
         ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })
     }
 }

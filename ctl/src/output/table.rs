@@ -14,8 +14,9 @@ pub(crate) fn plain(heading: &[&str], rows: Vec<Vec<String>>) -> String {
     if !heading.is_empty() {
         table.set_header(heading.to_vec());
     }
-    // A line break inside a cell would tear the row apart.
-    let flat = |cell: &String| cell.replace(['\n', '\r', '\t'], " ");
+    // A line break inside a cell would tear the row apart, and other control
+    // characters would act on the terminal.
+    let flat = |cell: &String| cell.replace(char::is_control, " ");
     table.add_rows(rows.iter().map(|row| row.iter().map(flat).collect::<Vec<_>>()));
     table.discover_columns();
     for column in table.column_iter_mut() {

@@ -78,14 +78,14 @@ impl<'a> ChangeView<'a> {
     }
 }
 
-/// A workload: its manifest, and how it is.
+/// A workload: its manifest, and how it is. Can be edited and applied again.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct WorkloadView<'a> {
     metadata: MetadataView<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     spec: Option<WorkloadSpec>,
-    status: WorkloadStatusView,
+    status: WorkloadStatusView<'a>,
 }
 
 #[derive(Serialize)]
@@ -94,35 +94,32 @@ struct MetadataView<'a> {
     name: &'a str,
     #[serde(skip_serializing_if = "Labels::is_empty")]
     labels: &'a Labels,
-    revision: u64,
-    etag: &'a str,
-    created_at: String,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct WorkloadStatusView {
+struct WorkloadStatusView<'a> {
     running: u32,
     updated: u32,
+    revision: u64,
+    etag: &'a str,
     deleting: bool,
+    created_at: String,
 }
 
 impl<'a> From<&'a wire::Workload> for WorkloadView<'a> {
     fn from(workload: &'a wire::Workload) -> Self {
         WorkloadView {
-            metadata: MetadataView {
-                name: &workload.name,
-                labels: &workload.labels,
-                revision: workload.revision,
-                etag: &workload.etag,
-                created_at: rfc3339(workload.created_ms),
-            },
+            metadata: MetadataView { name: &workload.name, labels: &workload.labels },
             // A spec that this build doesn't understand comes from a newer scheduler.
             spec: workload.spec.clone().and_then(|spec| spec.try_into().ok()),
             status: WorkloadStatusView {
                 running: workload.running,
                 updated: workload.updated,
+                revision: workload.revision,
+                etag: &workload.etag,
                 deleting: workload.deleting,
+                created_at: rfc3339(workload.created_ms),
             },
         }
     }
