@@ -136,7 +136,15 @@ impl World {
         let nodes = (0..3).map(|node| Input::Register { node, boot: 0 });
         let spec = Input::Apply { workload: 0, replicas: 2, memory_mib: 200, never: false, wait: false };
         let obey = (0..3).map(|node| Input::Obey { node });
-        for input in nodes.chain([spec, Input::Plan, Input::Plan]).chain(obey) {
+        let import = Op::ImportImage {
+            node: node(0),
+            reference: "redis:7".into(),
+            digest: "sha256:a".into(),
+            size_bytes: 1,
+        };
+        nodes.for_each(|input| world.run(&input).unwrap());
+        world.apply(import).unwrap().unwrap();
+        for input in [spec, Input::Plan, Input::Plan].into_iter().chain(obey) {
             world.run(&input).unwrap();
         }
         world

@@ -8,7 +8,7 @@ use dray_model::Workload;
 use dray_model::event::Level;
 use dray_model::ids::WorkloadName;
 use dray_model::spec::{Labels, Template, WorkloadSpec};
-use dray_model::validate::violations;
+use dray_model::validate::{Violation, violations};
 
 pub(super) fn apply(
     state: &mut State,
@@ -75,7 +75,7 @@ fn create(
     labels: &Labels,
     spec: &WorkloadSpec,
 ) -> Result<Reply, Refusal> {
-    check_size(state, &spec.template)?;
+    check_possible(state, &spec.template)?;
     let warnings = warnings(state, name, None, spec);
     state.put_workload(Workload {
         name: name.clone(),
@@ -93,7 +93,7 @@ fn create(
 fn update(state: &mut State, old: Workload, labels: Labels, spec: WorkloadSpec) -> Result<Reply, Refusal> {
     let retemplated = old.spec.template != spec.template;
     if retemplated {
-        check_size(state, &spec.template)?;
+        check_possible(state, &spec.template)?;
     }
     let warnings = warnings(state, &old.name, Some(&old.spec), &spec);
     let revision = if retemplated { old.revision + 1 } else { old.revision };
@@ -150,8 +150,30 @@ fn check_not_deleting(workload: &Workload) -> Result<(), Refusal> {
     if workload.deleting { Err(Refusal::BeingDeleted { name: workload.name.clone() }) } else { Ok(()) }
 }
 
-/// Refuses what no node could hold even when empty. Without nodes there is
-/// nothing to compare with, and the tasks wait.
+/// Refuses what could run nowhere. Without nodes there is nothing to compare
+/// with, and the tasks wait.
+fn check_possible(state: &State, template: &Template) -> Result<(), Refusal> {
+    if state.nodes().is_empty() {
+        return Ok(());
+    }
+    check_image(state, template)?;
+    check_size(state, template)
+}
+
+/// Refuses an image that no node has: nothing would bring it there.
+fn check_image(state: &State, template: &Template) -> Result<(), Refusal> {
+    let image = &template.container().image;
+    if state.images().contains_key(image) {
+        return Ok(());
+    }
+    let known: Vec<&str> = state.images().keys().map(String::as_str).take(5).collect();
+    let known = if known.is_empty() { "none".into() } else { known.join(", ") };
+    let problem = format!("no node has {image:?}; import it first, or use one there is: {known}");
+    let field = "spec.template.containers[0].image".into();
+    Err(Refusal::Invalid { violations: vec![Violation { field, problem }] })
+}
+
+/// Refuses what no node could hold even when empty.
 fn check_size(state: &State, template: &Template) -> Result<(), Refusal> {
     let needs = needs(template);
     let mut lacks = Vec::new();
