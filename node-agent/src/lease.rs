@@ -93,15 +93,17 @@ impl Contact {
     }
 }
 
+/// How often it is looked whether there is a leader.
+const PAUSE: Duration = Duration::from_millis(200);
 /// How long another agent may take to answer.
 const ANSWER: Duration = Duration::from_millis(500);
 
 /// Renews leases while there is no leader anywhere; for ever.
 pub(crate) async fn keep(context: Context) {
     loop {
+        tokio::time::sleep(PAUSE).await;
         let full = context.contact.full();
-        tokio::time::sleep((full / 4).max(ANSWER)).await;
-        if full.is_zero() || context.contact.remaining() > full / 2 {
+        if !fence::is_doubtful(full, context.contact.remaining()) {
             continue;
         }
         // Counted from before the others are asked.

@@ -9,11 +9,13 @@
 //!
 //! When all schedulers are gone, nothing can be started anywhere, and
 //! containers must not notice. An agent that hears from no leader therefore
-//! asks the other agents. If more than half of all nodes, itself included,
-//! answer and none of them has heard from a leader for a whole lease, there is
-//! no leader, and the lease is renewed. This is safe because a leader declares
-//! nodes lost only after it has heard from at least half of them for longer
-//! than a lease: one of those is among any more than half, and says so.
+//! asks the other agents before its lease runs out. If more than half of all
+//! nodes, itself included, answer and none of them has heard from a leader for
+//! three quarters of a lease, there is no leader, and the lease is renewed.
+//! This is safe because a leader declares nodes lost only after it has heard
+//! from at least half of them for longer than a lease, with no gap of half a
+//! lease: one of those is among any more than half, and says so. A lease that
+//! has run out is renewed by a leader only: the task may run elsewhere.
 
 use std::time::Duration;
 
@@ -24,6 +26,11 @@ pub fn remaining(lease: Duration, sent_ms: u64, now_ms: u64) -> Duration {
     lease.saturating_sub(Duration::from_millis(now_ms.saturating_sub(sent_ms)))
 }
 
+/// Whether it is time to ask the other nodes.
+pub fn is_doubtful(lease: Duration, remaining: Duration) -> bool {
+    !remaining.is_zero() && remaining <= lease / 4
+}
+
 /// Whether there is no leader, as far as the other nodes know.
 ///
 /// `answers` holds one entry per *other* node: none if it didn't answer, else
@@ -31,7 +38,7 @@ pub fn remaining(lease: Duration, sent_ms: u64, now_ms: u64) -> Duration {
 pub fn is_outage(lease: Duration, answers: &[Option<Option<Duration>>]) -> bool {
     let all = answers.len() + 1;
     let reached = answers.iter().flatten().count() + 1;
-    let silent = |age: &Option<Duration>| age.is_none_or(|age| age >= lease);
+    let silent = |age: &Option<Duration>| age.is_none_or(|age| age >= lease / 4 * 3);
     2 * reached > all && answers.iter().flatten().all(silent)
 }
 
@@ -42,7 +49,7 @@ mod tests {
     #[test]
     fn an_outage_takes_more_than_half_of_the_nodes_and_no_dissent() {
         let lease = Duration::from_secs(10);
-        let (old, new) = (Some(Some(Duration::from_secs(10))), Some(Some(Duration::from_secs(9))));
+        let (old, new) = (Some(Some(Duration::from_millis(7_500))), Some(Some(Duration::from_secs(7))));
         let table: [(&[Option<Option<Duration>>], bool); 7] = [
             (&[], true),
             (&[None], false),
@@ -55,6 +62,13 @@ mod tests {
         for (answers, outage) in table {
             assert_eq!(is_outage(lease, answers), outage, "{answers:?}");
         }
+    }
+
+    #[test]
+    fn a_lease_that_has_run_out_is_not_in_doubt() {
+        let lease = Duration::from_secs(8);
+        let doubtful = |seconds| is_doubtful(lease, Duration::from_secs(seconds));
+        assert_eq!([0, 1, 2, 3, 8].map(doubtful), [false, true, true, false, false]);
     }
 
     #[test]
