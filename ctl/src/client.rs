@@ -229,3 +229,47 @@ impl Round {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dray_proto::status::{not_leader, with_reason};
+
+    #[test]
+    fn only_what_another_scheduler_may_do_better_is_tried_again() {
+        let broken = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+        let mut lost = Status::new(Code::Unavailable, "transport error");
+        lost.set_source(std::sync::Arc::new(broken));
+        for (status, trouble) in [
+            (lost, Some(Trouble::Unreachable)),
+            (with_reason(Code::Unavailable, "NoLeader", "election"), Some(Trouble::NotNow)),
+            (not_leader(Some("10.77.0.1:7000")), Some(Trouble::NotNow)),
+            (Status::deadline_exceeded("slow"), Some(Trouble::NotNow)),
+            (Status::unavailable("node-1: no connection"), Some(Trouble::Behind)),
+            (Status::failed_precondition("not running"), None),
+            (Status::internal("a defect"), None),
+            (Status::not_found("no such task"), None),
+        ] {
+            assert_eq!(Trouble::of(&status), trouble, "{status:?}");
+        }
+    }
+
+    #[test]
+    fn rounds_end_soon_where_nobody_is_and_the_best_reason_is_told() {
+        let tried = |trouble, status| Tried { place: "a".into(), trouble, status };
+        let dead = || tried(Trouble::Unreachable, Status::unavailable("refused"));
+        let electing =
+            || tried(Trouble::NotNow, with_reason(Code::Unavailable, "NoLeader", "no leader is known"));
+        for (number, tried, patience, last) in [
+            (0, vec![dead()], Patience::Short, false),
+            (1, vec![dead()], Patience::Short, true),
+            (9, vec![dead()], Patience::Long, false),
+            (9, vec![dead(), electing()], Patience::Short, false),
+        ] {
+            assert_eq!(Round { number, tried }.is_last(patience), last);
+        }
+        let error = Round { number: 1, tried: vec![dead(), electing()] }.error();
+        assert_eq!(error.to_string(), "no leader is known (NoLeader)");
+        assert!(Round { number: 1, tried: vec![dead()] }.error().to_string().contains("a: refused"));
+    }
+}

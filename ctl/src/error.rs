@@ -88,7 +88,7 @@ fn code_name(code: Code) -> &'static str {
 /// What to do about it, where that isn't plain.
 fn hint(code: Code) -> Option<&'static str> {
     match code {
-        Code::Unauthenticated | Code::PermissionDenied => Some(
+        Code::Unauthenticated => Some(
             "hint: the certificate (--context, or --cert and --key) must be a user's, from this cluster's CA",
         ),
         Code::Unimplemented => {
@@ -101,6 +101,7 @@ fn hint(code: Code) -> Option<&'static str> {
         | Code::DeadlineExceeded
         | Code::NotFound
         | Code::AlreadyExists
+        | Code::PermissionDenied
         | Code::ResourceExhausted
         | Code::FailedPrecondition
         | Code::Aborted
@@ -115,3 +116,28 @@ fn hint(code: Code) -> Option<&'static str> {
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct Usage(pub(crate) String);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dray_model::validate::Violation;
+    use dray_proto::convert::Invalid;
+    use dray_proto::status::with_reason;
+
+    #[test]
+    fn refusals_are_told_to_people() {
+        let violation = |field: &str| Violation { field: field.into(), problem: "is bad".into() };
+        let two = Invalid { violations: vec![violation("a"), violation("b[0]")] };
+        for (status, text) in [
+            (
+                with_reason(Code::NotFound, "UnknownTask", "there is no task x-0"),
+                "there is no task x-0 (UnknownTask)",
+            ),
+            (Status::new(Code::Aborted, "changed"), "changed (Aborted)"),
+            (Invalid::field("task", "is bad").into(), "task: is bad (Invalid)"),
+            (two.into(), "the request can't be used (Invalid):\n  a: is bad\n  b[0]: is bad"),
+        ] {
+            assert_eq!(CallError::from(Refusal::from(status)).to_string(), text);
+        }
+    }
+}

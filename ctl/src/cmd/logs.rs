@@ -49,13 +49,16 @@ pub(crate) async fn run(args: &Args, client: &Client, out: &mut Out) -> anyhow::
     let mut request =
         LogsRequest { task, follow: args.follow, tail_lines: args.tail, previous: args.previous };
     let mut printed = Printed::default();
+    let mut waiting = Waiting::default();
     let mut patience = Patience::Short;
     loop {
         let open = async |channel| TasksClient::new(channel).logs(request.clone()).await;
         match client.call_with(patience, Some(ATTEMPT), open).await {
             Ok(stream) => copy(stream, &mut printed, args, out).await?,
             // The task may be between two nodes.
-            Err(CallError::Refused(_)) if args.follow && patience == Patience::Long => {}
+            Err(error @ CallError::Refused(_)) if args.follow && patience == Patience::Long => {
+                waiting.say(out, &error.to_string());
+            }
             Err(error) => return Err(error.into()),
         }
         if !args.follow || ended(client, &request.task).await? {
@@ -111,6 +114,19 @@ async fn ended(client: &Client, task: &str) -> Result<bool, CallError> {
         Ok(task) => Ok(matches!(task.phase(), TaskPhase::Exited | TaskPhase::Stopped)),
         Err(error) if error.code() == Some(Code::NotFound) => Ok(true),
         Err(error) => Err(error),
+    }
+}
+
+/// Why nothing is printed, said once.
+#[derive(Debug, Default)]
+struct Waiting(String);
+
+impl Waiting {
+    fn say(&mut self, out: &mut Out, why: &str) {
+        if self.0 != why {
+            out.note(format_args!("waiting: {why}"));
+            self.0 = why.to_owned();
+        }
     }
 }
 
