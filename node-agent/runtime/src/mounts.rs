@@ -3,6 +3,7 @@
 use std::path::{Component, Path, PathBuf};
 
 use oci_spec::runtime::Mount;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::shim::state::Backing;
@@ -35,7 +36,7 @@ pub(crate) enum MountKind {
 }
 
 /// A file system that shows a namespace, and so must be mounted from inside of it. CRIU mounts these anew itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum KernelFs {
     Proc,
     Sysfs,

@@ -41,20 +41,21 @@ pub(crate) fn container_flags(idmap: Option<IdMap>) -> u64 {
     u64::from((always | user | libc::CLONE_NEWTIME).cast_unsigned())
 }
 
-/// Maps the ids `0..size` of `pid`'s new user namespace. Only its parent namespace's root may.
-pub(crate) fn write_id_maps(pid: i32, idmap: IdMap) -> Result<(), NamespaceError> {
+/// Maps the ids `0..size` of `pid`'s new user namespace, and opens it. Only its parent namespace's root may.
+pub(crate) fn map_ids(pid: i32, idmap: IdMap) -> Result<OwnedFd, NamespaceError> {
     let line = format!("0 {} {}", idmap.base, idmap.size);
     for file in ["uid_map", "gid_map"] {
         let path = PathBuf::from(format!("/proc/{pid}/{file}"));
         fs::write(&path, &line).map_err(|cause| NamespaceError::Map { path, cause })?;
     }
-    Ok(())
+    let path = PathBuf::from(format!("/proc/{pid}/ns/user"));
+    fs::File::open(&path).map(OwnedFd::from).map_err(|cause| NamespaceError::Open { path, cause })
 }
 
-/// A user namespace with a given map, for `MOUNT_ATTR_IDMAP`.
+/// A user namespace with a given map, for `MOUNT_ATTR_IDMAP` in a restore.
 ///
-/// The container's own can't be used: in a restore CRIU makes that one, after the mounts. An idmapped mount keeps the
-/// map, not the namespace, so an equal map is as good.
+/// The container's own can't be used: CRIU makes that one, after the mounts. An idmapped mount keeps the map, not the
+/// namespace, so an equal map is as good.
 #[derive(Debug)]
 pub(crate) struct IdmapNamespace {
     namespace: OwnedFd,
@@ -80,10 +81,7 @@ impl IdmapNamespace {
             Forked::Parent(pid, pidfd) => (pid, Holder(pidfd)),
             Forked::Child => wait_to_be_killed(),
         };
-        write_id_maps(pid, idmap)?;
-        let path = PathBuf::from(format!("/proc/{pid}/ns/user"));
-        let namespace =
-            fs::File::open(&path).map(OwnedFd::from).map_err(|cause| NamespaceError::Open { path, cause })?;
+        let namespace = map_ids(pid, idmap)?;
         holder.kill();
         Ok(Self { namespace, _holder: holder })
     }

@@ -18,6 +18,7 @@ use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_flag,
     fsconfig_set_string, fsmount, fsopen, open_tree,
 };
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::bundle::Bundle;
@@ -69,7 +70,7 @@ pub(crate) enum RootfsError {
 const INERT: u64 = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
 
 /// One mount below the root.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Step {
     /// Where the container sees it.
     pub destination: PathBuf,
@@ -77,12 +78,31 @@ pub(crate) struct Step {
 }
 
 /// How a mount comes to be.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum What {
     /// It is there, detached, and only wants attaching.
-    Attach(OwnedFd, Backing),
+    Attach(Backing),
     /// It shows a namespace, so init makes it.
-    Make(KernelFs, MountPlan),
+    Make {
+        fs: KernelFs,
+        /// `MOUNT_ATTR_*` flags.
+        attributes: u64,
+        data: Vec<(String, Option<String>)>,
+    },
+}
+
+/// What is mounted below the root, in this order, and the detached mounts for those steps that attach one.
+#[derive(Debug, Default)]
+pub(crate) struct Steps {
+    pub steps: Vec<Step>,
+    pub mounts: Vec<OwnedFd>,
+}
+
+impl Steps {
+    fn attach(&mut self, destination: PathBuf, backing: Backing, mount: OwnedFd) {
+        self.steps.push(Step { destination, what: What::Attach(backing) });
+        self.mounts.push(mount);
+    }
 }
 
 /// A container's file system, in pieces.
@@ -90,38 +110,37 @@ pub(crate) enum What {
 pub(crate) struct Rootfs {
     /// The overlay.
     pub root: OwnedFd,
-    /// What goes below it, in this order.
-    pub steps: Vec<Step>,
+    /// What goes below it.
+    pub below: Steps,
     /// An empty read-only directory, for masked ones.
     pub empty: OwnedFd,
 }
 
-/// Makes everything that `bundle` asks for.
-pub(crate) fn prepare(bundle: &Bundle) -> Result<Rootfs, RootfsError> {
-    let userns = bundle.idmap.map(IdmapNamespace::new).transpose()?;
-    let userns = userns.as_ref().map(AsFd::as_fd);
+/// Makes everything that `bundle` asks for, with the ids of `userns`.
+pub(crate) fn prepare(bundle: &Bundle, userns: Option<BorrowedFd<'_>>) -> Result<Rootfs, RootfsError> {
     Ok(Rootfs {
         root: overlay(bundle, userns)?,
-        steps: prepare_steps(bundle, userns)?,
+        below: prepare_steps(bundle, userns)?,
         empty: empty_dir(bundle)?,
     })
 }
 
-/// The overlay alone.
+/// The overlay alone, for a restore.
 pub(crate) fn prepare_root(bundle: &Bundle) -> Result<OwnedFd, RootfsError> {
     let userns = bundle.idmap.map(IdmapNamespace::new).transpose()?;
     overlay(bundle, userns.as_ref().map(AsFd::as_fd))
 }
 
-/// All but the overlay, whose upper directory may still be filled: an overlay must not be mounted then.
-pub(crate) fn prepare_mounts(bundle: &Bundle) -> Result<(Vec<Step>, OwnedFd), RootfsError> {
+/// All but the overlay, whose upper directory may still be filled: an overlay must not be mounted then. Also an empty
+/// directory, for masked ones.
+pub(crate) fn prepare_mounts(bundle: &Bundle) -> Result<(Steps, OwnedFd), RootfsError> {
     let userns = bundle.idmap.map(IdmapNamespace::new).transpose()?;
     Ok((prepare_steps(bundle, userns.as_ref().map(AsFd::as_fd))?, empty_dir(bundle)?))
 }
 
-fn prepare_steps(bundle: &Bundle, userns: Option<BorrowedFd<'_>>) -> Result<Vec<Step>, RootfsError> {
+fn prepare_steps(bundle: &Bundle, userns: Option<BorrowedFd<'_>>) -> Result<Steps, RootfsError> {
     let plans = plan_mounts(bundle.spec.mounts().as_deref().unwrap_or_default())?;
-    let mut steps = Vec::with_capacity(plans.len());
+    let mut steps = Steps::default();
     plans.into_iter().try_for_each(|plan| prepare_mount(bundle, plan, userns, &mut steps))?;
     Ok(steps)
 }
@@ -135,13 +154,13 @@ fn prepare_mount(
     bundle: &Bundle,
     plan: MountPlan,
     userns: Option<BorrowedFd<'_>>,
-    steps: &mut Vec<Step>,
+    steps: &mut Steps,
 ) -> Result<(), RootfsError> {
     let owner = bundle.root_id();
     let mount = match &plan.kind {
         MountKind::Kernel(fs) => {
-            let (fs, destination) = (*fs, plan.destination.clone());
-            steps.push(Step { destination, what: What::Make(fs, plan) });
+            let what = What::Make { fs: *fs, attributes: plan.attributes, data: plan.data };
+            steps.steps.push(Step { destination: plan.destination, what });
             return Ok(());
         }
         MountKind::Cgroup => return cgroup_mounts(&bundle.cgroup, &plan, owner, steps),
@@ -154,7 +173,7 @@ fn prepare_mount(
         }
     };
     let backing = plan.backing().unwrap_or(Backing::Bind);
-    steps.push(Step { destination: plan.destination, what: What::Attach(mount, backing) });
+    steps.attach(plan.destination, backing, mount);
     Ok(())
 }
 
@@ -312,12 +331,10 @@ fn cgroup_mounts(
     cgroup: &Cgroup,
     plan: &MountPlan,
     owner: u32,
-    steps: &mut Vec<Step>,
+    steps: &mut Steps,
 ) -> Result<(), RootfsError> {
     let attr = MountAttr { set: plan.attributes | libc::MOUNT_ATTR_RDONLY | INERT, ..MountAttr::default() };
-    let mut push = |destination, mount| {
-        steps.push(Step { destination, what: What::Attach(mount, Backing::Bind) });
-    };
+    let mut push = |destination, mount| steps.attach(destination, Backing::Bind, mount);
     if let Some(only) = cgroup.unified() {
         push(plan.destination.clone(), bind(&only.dir, false, attr)?);
         return Ok(());

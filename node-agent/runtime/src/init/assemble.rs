@@ -17,7 +17,7 @@ use thiserror::Error;
 
 use super::paths::{Kind, Links, open, open_or_make};
 use crate::bundle::{Bundle, SeedFile};
-use crate::mounts::{KernelFs, MountPlan};
+use crate::mounts::KernelFs;
 use crate::rootfs::{Rootfs, Step, What, attribute_flags, set_data, set_read_only};
 use crate::shim::state::{Backing, External};
 use crate::sys::Depth;
@@ -53,7 +53,8 @@ pub(super) fn assemble(bundle: &Bundle, rootfs: &Rootfs) -> Result<Vec<External>
     let root = rootfs.root.as_fd();
     // Over the present root: the container's root user may not even reach any other directory of the node.
     attach(root, "/", CWD).map_err(AssembleError::Root)?;
-    rootfs.steps.iter().try_for_each(|step| perform(root, step))?;
+    let mut mounts = rootfs.below.mounts.iter();
+    rootfs.below.steps.iter().try_for_each(|step| perform(root, step, &mut mounts))?;
     bundle.files.iter().try_for_each(|file| write_seed(root, file))?;
     enter(root).map_err(AssembleError::Root)?;
     let linux = bundle.spec.linux().as_ref();
@@ -68,17 +69,22 @@ pub(super) fn assemble(bundle: &Bundle, rootfs: &Rootfs) -> Result<Vec<External>
     Ok(masked)
 }
 
-/// Performs one mount below the root.
-fn perform(root: BorrowedFd<'_>, step: &Step) -> Result<(), AssembleError> {
+/// Performs one mount below the root; `mounts` are the detached ones still to be attached.
+fn perform<'a>(
+    root: BorrowedFd<'_>,
+    step: &Step,
+    mounts: &mut impl Iterator<Item = &'a OwnedFd>,
+) -> Result<(), AssembleError> {
     let path = step.destination.as_path();
+    let missing = || failed("find the mount for", path)(io::ErrorKind::NotFound.into());
     let made;
     let (mount, links) = match &step.what {
-        What::Attach(mount, Backing::Tmpfs | Backing::Bind) => (mount, Links::Followed),
-        What::Attach(mount, Backing::Devices | Backing::NullFile | Backing::EmptyDir) => {
-            (mount, Links::Refused)
+        What::Attach(Backing::Tmpfs | Backing::Bind) => (mounts.next().ok_or_else(missing)?, Links::Followed),
+        What::Attach(Backing::Devices | Backing::NullFile | Backing::EmptyDir) => {
+            (mounts.next().ok_or_else(missing)?, Links::Refused)
         }
-        What::Make(fs, plan) => {
-            made = make_kernel_fs(*fs, plan).map_err(failed("mount", path))?;
+        What::Make { fs, attributes, data } => {
+            made = make_kernel_fs(*fs, *attributes, data).map_err(failed("mount", path))?;
             (&made, Links::Refused)
         }
     };
@@ -112,11 +118,11 @@ fn attach(mount: BorrowedFd<'_>, path: &str, place: BorrowedFd<'_>) -> io::Resul
 }
 
 /// A file system of this process's namespaces.
-fn make_kernel_fs(fs: KernelFs, plan: &MountPlan) -> io::Result<OwnedFd> {
+fn make_kernel_fs(fs: KernelFs, attributes: u64, data: &[(String, Option<String>)]) -> io::Result<OwnedFd> {
     let context = fsopen(fs.name(), FsOpenFlags::FSOPEN_CLOEXEC)?;
-    set_data(&context, &plan.data, 0)?;
+    set_data(&context, data, 0)?;
     fsconfig_create(&context)?;
-    Ok(fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attribute_flags(plan.attributes))?)
+    Ok(fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attribute_flags(attributes))?)
 }
 
 fn write_seed(root: BorrowedFd<'_>, file: &SeedFile) -> Result<(), AssembleError> {

@@ -3,10 +3,12 @@
 //! Runs in a forked copy of the shim (which is single-threaded) and talks to it over a socket pair, one packet a step:
 //!
 //! ```text
-//! shim: Mapped  ids are mapped            init: cgroups, mounts, pivot_root, hidden paths, looks the program up
-//! init: Report  ready, or why not         shim: records it, waits for the agent
-//! shim: Go      start was asked for       init: gives up privileges, execs (which closes the socket)
-//! init: Report  only if that failed
+//!                                       init: session, cgroups
+//! shim: Cue::Assemble  ids are mapped,  init: mounts, pivot_root, hidden paths, looks the program up
+//!       the pieces are made
+//! init: Report         ready, or not    shim: records it, waits for the agent
+//! shim: Cue::Go        at the start     init: gives up privileges, execs (which closes the socket)
+//! init: Report         if that failed
 //! ```
 //!
 //! If the shim dies, the socket ends and init with it.
@@ -31,7 +33,7 @@ use crate::bundle::Bundle;
 use crate::cgroup::{CgroupError, Entry};
 use crate::error::chain;
 use crate::process::{Program, ProgramError};
-use crate::rootfs::Rootfs;
+use crate::rootfs::{Rootfs, Step, Steps};
 use crate::shim::channel::Channel;
 use crate::shim::protocol::Refusal;
 use crate::shim::state::External;
@@ -40,9 +42,11 @@ use crate::sys::{close_from_on_exec, default_signal_actions, exit_now};
 use assemble::AssembleError;
 
 /// What the shim tells init.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Step {
-    Mapped,
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Cue {
+    /// Its ids are mapped. Comes with the detached mounts: the root, the empty directory, and those of the steps.
+    Assemble { steps: Vec<Step> },
+    /// Become the program.
     Go,
 }
 
@@ -60,7 +64,6 @@ pub(crate) enum Report {
 pub(crate) struct Init<'a> {
     pub bundle: &'a Bundle,
     pub entry: Entry,
-    pub rootfs: Rootfs,
     pub channel: Channel,
     /// The ends for standard output and standard error.
     pub stdout: OwnedFd,
@@ -94,7 +97,7 @@ impl Init<'_> {
     /// Becomes the container's program, or ends.
     pub(crate) fn run(self) -> ! {
         let error = match self.prepare() {
-            Ok(program) => match self.expect(Step::Go) {
+            Ok(program) => match self.wait_for_go() {
                 Ok(()) => program.execute().into(),
                 Err(error) => error,
             },
@@ -114,9 +117,9 @@ impl Init<'_> {
         become_leader().map_err(|errno| InitError::Step { step: "start a session", cause: errno.into() })?;
         // First of all, so that the container pays for what is made in it. The cgroup namespace begins where we are then.
         self.entry.pass()?;
-        self.expect(Step::Mapped)?;
+        let rootfs = self.wait_for_pieces()?;
         become_root(self.bundle).map_err(step("become root of the user namespace"))?;
-        let masked = assemble::assemble(self.bundle, &self.rootfs)?;
+        let masked = assemble::assemble(self.bundle, &rootfs)?;
         if let Some(name) = self.bundle.spec.hostname() {
             sethostname(name).map_err(|errno| step("set the host name")(errno.into()))?;
         }
@@ -130,10 +133,21 @@ impl Init<'_> {
         Ok(program)
     }
 
-    fn expect(&self, wanted: Step) -> Result<(), InitError> {
-        match self.channel.receive::<Step>().map_err(InitError::Channel)? {
-            Some(got) if got == wanted => Ok(()),
-            Some(_) | None => Err(InitError::Orphaned),
+    fn wait_for_pieces(&self) -> Result<Rootfs, InitError> {
+        let (cue, fds) = self.channel.receive_with::<Cue>().map_err(InitError::Channel)?;
+        let mut fds = fds.into_iter();
+        match (cue, fds.next(), fds.next()) {
+            (Some(Cue::Assemble { steps }), Some(root), Some(empty)) => {
+                Ok(Rootfs { root, empty, below: Steps { steps, mounts: fds.collect() } })
+            }
+            _anything_else => Err(InitError::Orphaned),
+        }
+    }
+
+    fn wait_for_go(&self) -> Result<(), InitError> {
+        match self.channel.receive::<Cue>().map_err(InitError::Channel)? {
+            Some(Cue::Go) => Ok(()),
+            Some(Cue::Assemble { .. }) | None => Err(InitError::Orphaned),
         }
     }
 

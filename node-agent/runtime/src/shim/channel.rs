@@ -20,6 +20,9 @@ use serde::de::DeserializeOwned;
 
 use super::protocol::{MESSAGE_BYTES_MAX, SOCKET_FILE};
 
+/// The kernel sends no more descriptors along with a message (`SCM_MAX_FD`).
+const FDS_MAX: usize = 253;
+
 /// One end of a connection.
 #[derive(Debug)]
 pub(crate) struct Channel {
@@ -91,7 +94,7 @@ impl Channel {
     /// Receives one message with the descriptors that came along.
     pub(crate) fn receive_with<M: DeserializeOwned>(&self) -> io::Result<(Option<M>, Vec<OwnedFd>)> {
         let mut buffer = vec![0; MESSAGE_BYTES_MAX];
-        let mut space = cmsg_space!([RawFd; 4]);
+        let mut space = cmsg_space!([RawFd; FDS_MAX]);
         let mut fds = Vec::new();
         let mut slices = [IoSliceMut::new(&mut buffer)];
         let flags = MsgFlags::MSG_CMSG_CLOEXEC;

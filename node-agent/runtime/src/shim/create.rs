@@ -15,9 +15,9 @@ use super::state::External;
 use crate::bundle::Bundle;
 use crate::cgroup::{CgroupError, Limits};
 use crate::error::chain;
-use crate::init::{Init, Report, Step};
-use crate::namespaces::{NamespaceError, container_flags, write_id_maps};
-use crate::rootfs::{Rootfs, RootfsError, What};
+use crate::init::{Cue, Init, Report};
+use crate::namespaces::{NamespaceError, container_flags, map_ids};
+use crate::rootfs::{self, RootfsError, Step, What};
 use crate::sys::{CloneOptions, Forked, clone3};
 
 /// How long init gets for a step. It reads files of the image, which may lie on a slow disk.
@@ -74,41 +74,25 @@ pub(super) fn prepare_cgroup(bundle: &Bundle) -> Result<(), CgroupError> {
 }
 
 /// Makes everything but the last step. After an error nothing of the container runs.
-pub(super) fn create(bundle: &Bundle, rootfs: Rootfs, ends: ContainerEnds) -> Result<Waiting, CreateError> {
-    let mut externals = externals(&rootfs);
-    let (pid, pidfd, channel) = give_birth(bundle, rootfs, ends)?;
+pub(super) fn create(bundle: &Bundle, ends: ContainerEnds) -> Result<Waiting, CreateError> {
+    let (pid, pidfd, channel) = give_birth(bundle, ends)?;
     match raise(bundle, pid, &channel) {
-        Ok(masked) => {
-            externals.extend(masked);
-            Ok(Waiting { pid, pidfd, gate: Gate(channel), externals })
-        }
+        Ok(externals) => Ok(Waiting { pid, pidfd, gate: Gate(channel), externals }),
         Err(error) => {
             // It may have ended by itself already; either way it is our child to reap.
             let _gone = pidfd_send_signal(&pidfd, Signal::KILL);
             let reaped = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
-            reaped.map_err(|errno| CreateError::Step { step: "reap init", cause: errno.into() })?;
+            reaped.map_err(|errno| failed("reap init")(errno.into()))?;
             Err(error)
         }
     }
 }
 
-/// The mounts made outside, as far as they are known before init has looked at `/proc`.
-pub(super) fn externals(rootfs: &Rootfs) -> Vec<External> {
-    let external = |step: &crate::rootfs::Step| match &step.what {
-        What::Attach(_, backing) => {
-            Some(External { path: step.destination.clone(), backing: *backing, staged: None })
-        }
-        What::Make(..) => None,
-    };
-    rootfs.steps.iter().filter_map(external).collect()
+fn failed(step: &'static str) -> impl FnOnce(io::Error) -> CreateError {
+    move |cause| CreateError::Step { step, cause }
 }
 
-fn give_birth(
-    bundle: &Bundle,
-    rootfs: Rootfs,
-    ends: ContainerEnds,
-) -> Result<(i32, OwnedFd, Channel), CreateError> {
-    let failed = |step| move |cause: io::Error| CreateError::Step { step, cause };
+fn give_birth(bundle: &Bundle, ends: ContainerEnds) -> Result<(i32, OwnedFd, Channel), CreateError> {
     let pair = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC);
     let (ours, theirs) = pair.map_err(|errno| failed("make a socket pair")(errno.into()))?;
     let entry = bundle.cgroup.open_entry()?;
@@ -119,34 +103,46 @@ fn give_birth(
             // Init must see the end of the socket when the shim dies, so it may not hold the shim's side itself.
             drop(ours);
             let channel = Channel::new(theirs);
-            Init { bundle, entry, rootfs, channel, stdout: ends.stdout, stderr: ends.stderr }.run()
+            Init { bundle, entry, channel, stdout: ends.stdout, stderr: ends.stderr }.run()
         }
     }
 }
 
-/// Leads init through its steps up to the gate.
+/// Leads init through its steps up to the gate. Returns the mounts that were made outside.
 fn raise(bundle: &Bundle, pid: i32, channel: &Channel) -> Result<Vec<External>, CreateError> {
-    let failed = |step| move |cause: io::Error| CreateError::Step { step, cause };
     channel.set_timeout(PATIENCE).map_err(failed("set a timeout"))?;
-    if let Some(idmap) = bundle.idmap {
-        write_id_maps(pid, idmap)?;
-    }
-    let told = channel.send(&Step::Mapped);
+    let userns = bundle.idmap.map(|idmap| map_ids(pid, idmap)).transpose()?;
+    let rootfs = rootfs::prepare(bundle, userns.as_ref().map(AsFd::as_fd))?;
+    let mut externals = externals(&rootfs.below.steps);
+    let mut fds = vec![rootfs.root.as_fd(), rootfs.empty.as_fd()];
+    fds.extend(rootfs.below.mounts.iter().map(AsFd::as_fd));
+    let told = channel.send_with(&Cue::Assemble { steps: rootfs.below.steps }, &fds);
     // If init has ended it left its reason behind, which says more than a broken pipe.
     match (channel.receive::<Report>(), told) {
-        (Ok(Some(Report::Ready { masked })), Ok(())) => Ok(masked),
+        (Ok(Some(Report::Ready { masked })), Ok(())) => {
+            externals.extend(masked);
+            Ok(externals)
+        }
         (Ok(Some(Report::Failed { refusal })), _) => Err(refusal.into()),
-        (_, Err(cause)) => Err(failed("lead init")(cause)),
-        (Ok(None), Ok(())) => Err(CreateError::InitGone),
+        (_, Err(cause)) => Err(failed("hand init its mounts")(cause)),
+        (Ok(_), Ok(())) => Err(CreateError::InitGone),
         (Err(cause), Ok(())) => Err(failed("hear from init")(cause)),
     }
+}
+
+/// The mounts made outside, as far as they are known before init has looked at `/proc`.
+fn externals(steps: &[Step]) -> Vec<External> {
+    let external = |step: &Step| match step.what {
+        What::Attach(backing) => Some(External { path: step.destination.clone(), backing, staged: None }),
+        What::Make { .. } => None,
+    };
+    steps.iter().filter_map(external).collect()
 }
 
 impl Gate {
     /// Lets init execute its program, and returns when it has.
     pub(super) fn open(self) -> Result<(), CreateError> {
-        let failed = |step| move |cause: io::Error| CreateError::Step { step, cause };
-        self.0.send(&Step::Go).map_err(failed("open the gate"))?;
+        self.0.send(&Cue::Go).map_err(failed("open the gate"))?;
         match self.0.receive::<Report>().map_err(failed("hear from init"))? {
             // The exec closed the socket.
             None => Ok(()),

@@ -13,7 +13,6 @@ use super::protocol::{Event, Refusal, Reply, Request};
 use super::state::{Durability, Phase, ProcessId};
 use super::{Shim, complain};
 use crate::error::chain;
-use crate::rootfs;
 use crate::sys::{send_signal, trim_heap};
 
 impl Shim {
@@ -93,9 +92,9 @@ impl Shim {
 
     fn try_create(&mut self) -> Result<(), Refusal> {
         prepare_cgroup(&self.bundle).map_err(refused)?;
-        let rootfs = rootfs::prepare(&self.bundle).map_err(refused)?;
+
         let ends = self.open_output().map_err(refused)?;
-        let waiting = create(&self.bundle, rootfs, ends)?;
+        let waiting = create(&self.bundle, ends)?;
         self.state.init = ProcessId::of(waiting.pid);
         self.state.externals = waiting.externals;
         self.state.phase = Phase::Created;

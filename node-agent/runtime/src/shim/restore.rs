@@ -30,7 +30,7 @@ use super::state::{Backing, Durability, External, Hook, Phase, ProcessId};
 use super::{Shim, complain};
 use crate::client::Process;
 use crate::error::chain;
-use crate::rootfs::{self, Step, What};
+use crate::rootfs::{self, Steps, What};
 
 /// A restore that waits for its checkpoint.
 #[derive(Debug)]
@@ -229,15 +229,17 @@ fn check_searchable(run_dir: &Path) -> Result<(), StageError> {
 /// Attaches every mount below `run_dir`, where CRIU will bind them from.
 fn stage(
     run_dir: &Path,
-    steps: Vec<Step>,
+    steps: Steps,
     empty: OwnedFd,
     masked: &[String],
 ) -> Result<Vec<External>, StageError> {
     let dir = run_dir.join("mounts");
     let mut externals = Vec::new();
     let mut null = None;
-    for step in steps {
-        let What::Attach(mount, backing) = step.what else { continue };
+    let mut mounts = steps.mounts.into_iter();
+    for step in steps.steps {
+        let What::Attach(backing) = step.what else { continue };
+        let Some(mount) = mounts.next() else { continue };
         let staged = dir.join(externals.len().to_string());
         attach(&mount, &staged)?;
         if backing == Backing::Devices {
