@@ -126,7 +126,7 @@ mod tests {
         let sizes: Vec<_> = messages
             .filter_map(|message| match message {
                 Message::Chunk(chunk) => Some((chunk.archive, chunk.data.len())),
-                Message::Start(_) | Message::End(_) => None,
+                Message::Start(_) | Message::End(_) | Message::Failure(_) => None,
             })
             .collect();
         assert_eq!(sizes, [("a".into(), CHUNK_BYTES), ("a".into(), 5), ("b".into(), 3)]);

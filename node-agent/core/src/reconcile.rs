@@ -171,7 +171,7 @@ fn keep_running(
     match have.stage {
         Stage::Running => outgoing.map_or(Next::Settled, |migration| send(migration, have)),
         Stage::Exited | Stage::Failed => start_again(task, have, now_ms),
-        Stage::Frozen if outgoing.is_some() => Next::Settled,
+        Stage::Frozen if outgoing.is_some_and(|migration| is_part_of(have, migration)) => Next::Settled,
         Stage::Frozen => act(Action::Thaw),
         Stage::Held => act(Action::Release),
         // The log gave it to us, but what was restored is lost.
@@ -188,11 +188,16 @@ fn keep_running(
     }
 }
 
+fn is_part_of(have: &Instance, migration: &MigrationAssignment) -> bool {
+    have.part.as_ref().is_some_and(|part| part.migration == migration.migration)
+}
+
 /// A migration that failed here isn't tried again: it will be aborted.
 fn send(migration: &MigrationAssignment, have: &Instance) -> Next {
-    let tried = have.part.as_ref().is_some_and(|part| part.migration == migration.migration);
     match migration.phase {
-        MigrationPhase::Prepared | MigrationPhase::Frozen if !tried => act(Action::Send(migration.clone())),
+        MigrationPhase::Prepared | MigrationPhase::Frozen if !is_part_of(have, migration) => {
+            act(Action::Send(migration.clone()))
+        }
         MigrationPhase::Reserved
         | MigrationPhase::Prepared
         | MigrationPhase::Frozen
@@ -243,8 +248,7 @@ fn prepare(migration: &MigrationAssignment) -> Next {
 
 /// An instance of an earlier, aborted migration makes room first.
 fn hold(migration: &MigrationAssignment, have: &Instance) -> Next {
-    let ours = have.part.as_ref().is_some_and(|part| part.migration == migration.migration);
-    if ours { Next::Settled } else { forget(have) }
+    if is_part_of(have, migration) { Next::Settled } else { forget(have) }
 }
 
 fn forget(have: &Instance) -> Next {

@@ -156,7 +156,13 @@ fn target(migration: &MigrationAssignment, observed: &Observed) -> Option<(Miles
     let id = InstanceId { task: migration.task.task.clone(), epoch: migration.task.epoch };
     let have = observed.instances.get(&id);
     let part = have.and_then(|have| part_in(have, migration.migration));
-    let lost = migration.phase > MigrationPhase::Reserved && migration.phase < MigrationPhase::Committed;
+    if migration.phase >= MigrationPhase::Committed {
+        // Also for an agent that was restarted and knows of no part.
+        let runs = have.is_some_and(|have| have.stage == Stage::Running);
+        let figures = part.map(|part| part.figures.clone()).unwrap_or_default();
+        return runs.then_some((Milestone::Resumed, figures));
+    }
+    let lost = migration.phase > MigrationPhase::Reserved;
     let Some((have, part)) = have.zip(part) else {
         return if lost { failed("the target lost what it had prepared") } else { None };
     };
@@ -166,8 +172,8 @@ fn target(migration: &MigrationAssignment, observed: &Observed) -> Option<(Miles
     match have.stage {
         Stage::Waiting => Some((Milestone::Prepared, Figures::default())),
         Stage::Held => Some((Milestone::Restored, part.figures.clone())),
-        Stage::Running => Some((Milestone::Resumed, part.figures.clone())),
         Stage::Starting
+        | Stage::Running
         | Stage::Stopping
         | Stage::Exited
         | Stage::Failed

@@ -17,6 +17,8 @@
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -37,6 +39,9 @@ pub const HOLD_TAIL: &str = "dray-held";
 
 /// Room for held frames per instance, in bytes; the kernel doubles it for its own bookkeeping.
 const BUFFER_BYTES: i32 = 4 << 20;
+
+/// How soon a relay notices that it is to end.
+const RELAY_PAUSE: Duration = Duration::from_millis(20);
 
 /// Frames being kept that were sent to a task.
 #[derive(Debug)]
@@ -112,6 +117,7 @@ impl NodeNetwork {
 
     /// From now on what is sent to the task is kept, wherever on this node it comes from.
     pub async fn begin_incoming(&self, hold: &Incoming) -> Result<(), HoldError> {
+        self.end_relay(hold.address).await;
         Ok(self.steer(Mac::of(hold.address), self.hold_port(), HOLD).await?)
     }
 
@@ -123,29 +129,39 @@ impl NodeNetwork {
 
     /// Sends what was kept to the node that has the task now, and for a while whatever still comes: other
     /// nodes learn of the move a moment later, and what they send here meanwhile would be lost. Then flips.
+    /// Ends at once when the task comes back.
     pub async fn relay_to_node(
         &self,
         hold: Incoming,
         node: Ipv4Addr,
         how_long: Duration,
     ) -> Result<Released, HoldError> {
-        self.point(hold.address, node).await?;
         let Incoming { keeper, address } = hold;
-        let tunnel = self.tunnel();
-        let relayed = tokio::task::spawn_blocking(move || {
-            let mut released = Released::default();
-            let deadline = Instant::now() + how_long;
-            while let Some(left) = deadline.checked_duration_since(Instant::now()) {
-                keeper.pass_on(tunnel, &mut released)?;
-                keeper.wait(left)?;
-            }
-            Ok::<_, HoldError>((keeper, released))
-        });
+        let ended = Arc::new(AtomicBool::new(false));
+        {
+            let mut relays = self.relays.lock().await;
+            self.point(address, node).await?;
+            relays.insert(address, ended.clone());
+        }
+        let (tunnel, deadline, until) = (self.tunnel(), Instant::now() + how_long, ended.clone());
+        let relay = move || keeper.relay(tunnel, deadline, &until);
         let lost = |cause| HoldError::Read { whose: address.to_string(), cause: io::Error::other(cause) };
-        let (keeper, mut released) = relayed.await.map_err(lost)??;
-        self.flip(address, node).await?;
-        keeper.pass_on(tunnel, &mut released)?;
+        let (keeper, mut released) = tokio::task::spawn_blocking(relay).await.map_err(lost)??;
+        // Under the lock: a task that comes back now is steered after this, not before.
+        let mut relays = self.relays.lock().await;
+        if !ended.load(Ordering::Acquire) {
+            relays.remove(&address);
+            self.flip(address, node).await?;
+            keeper.pass_on(tunnel, &mut released)?;
+        }
         keeper.finish(released)
+    }
+
+    /// The task is coming here: what is sent to it stays here.
+    pub(crate) async fn end_relay(&self, address: Ipv4Addr) {
+        if let Some(ended) = self.relays.lock().await.remove(&address) {
+            ended.store(true, Ordering::Release);
+        }
     }
 
     /// Sends what was kept for a task that is not to come here after all to the node that has it.
@@ -191,6 +207,17 @@ impl Keeper {
             }
         }
         Ok(())
+    }
+
+    /// Passes on what comes until the deadline, or until told to end.
+    fn relay(self, link: u32, deadline: Instant, ended: &AtomicBool) -> Result<(Self, Released), HoldError> {
+        let mut released = Released::default();
+        while !ended.load(Ordering::Acquire) {
+            self.pass_on(link, &mut released)?;
+            let Some(left) = deadline.checked_duration_since(Instant::now()) else { break };
+            self.wait(left.min(RELAY_PAUSE))?;
+        }
+        Ok((self, released))
     }
 
     /// Waits for a frame, but not longer than this.

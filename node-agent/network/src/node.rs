@@ -1,7 +1,12 @@
 //! A node's network as a whole: made once when the agent starts, then handed to everything else here.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use tokio::sync::Mutex;
 
 use ipnet::Ipv4Net;
 use rtnetlink::LinkVeth;
@@ -37,6 +42,8 @@ pub struct NodeNetwork {
     links: NodeLinks,
     /// Kept open, because opening and closing one takes longer than what it is for.
     sender: PacketSocket,
+    /// Tasks whose frames are relayed to where they went; told to end when a task comes back.
+    pub(crate) relays: Mutex<BTreeMap<Ipv4Addr, Arc<AtomicBool>>>,
 }
 
 /// Indexes of a node's own links.
@@ -86,7 +93,7 @@ impl NodeNetwork {
         let links = ensure_links(&netlink, &spec, mtu).await?;
         let sender =
             namespace.run(PacketSocket::sender).map_err(LinkError::from)?.map_err(NodeError::Sender)?;
-        let network = Self { netlink, namespace, spec, mtu, links, sender };
+        let network = Self { netlink, namespace, spec, mtu, links, sender, relays: Mutex::default() };
         network.forget_holds().await?;
         Ok(network)
     }

@@ -42,6 +42,7 @@ impl NodeNetwork {
 
     /// Connects an instance whose task has this address, and makes this node the place its MAC points at.
     pub async fn lower_shield(&self, instance: &str, address: Ipv4Addr) -> Result<(), LinkError> {
+        self.end_relay(address).await;
         let link = self.netlink().get(&host_end_name(instance)).await?;
         bridge::attach(self.netlink(), &link, self.bridge()).await?;
         bridge::set_port(self.netlink(), &link, Flooding::Everything).await?;

@@ -3,10 +3,12 @@
 use super::{Answers, failed};
 use crate::context::Context;
 use crate::images;
-use container_image::{Digest, ImportOptions, Reference};
+use crate::lease::unix_ms;
+use anyhow::{Context as _, Result};
+use container_image::{Digest, ImageConfig, ImportError, ImportOptions, Reference, UnpackLimits};
 use dray_proto::v1::import_image_request::Message;
 use dray_proto::v1::{FetchImageRequest, Image, ImageChunk, ImportImageRequest};
-use std::io::{Error, Write};
+use std::io::{Error, Read, Seek, Write};
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
@@ -52,7 +54,8 @@ impl Write for Chunks {
     }
 }
 
-/// Imports an archive that a user sends.
+/// Imports an archive that a user sends, and unpacks it, so that whoever sent
+/// it hears what is wrong with it.
 pub(super) async fn import(
     context: &Context,
     mut requests: Streaming<ImportImageRequest>,
@@ -73,20 +76,42 @@ pub(super) async fn import(
         Err(status) => Err(Error::other(status)),
     });
     let reader = SyncIoBridge::new(StreamReader::new(chunks));
-    let options = ImportOptions { reference, ..ImportOptions::default() };
-    let imported = context
-        .blocking(move |context| Ok(context.images.import(reader, &options)?))
-        .await
-        .map_err(|error| Status::invalid_argument(format!("{error:#}")))?;
+    let imported = context.blocking(move |context| import_archive(context, reader, reference)).await;
+    let name = imported.map_err(|error| Status::invalid_argument(format!("{error:#}")))?;
     images::refresh(context).await;
     let held = context.held.borrow();
-    let image = imported.first().and_then(|image| held.get(&image.reference.to_string()));
-    let image = image.ok_or_else(|| Status::invalid_argument("the archive holds no image"))?;
+    let image = held.get(&name).ok_or_else(|| Status::internal(format!("{name} was removed meanwhile")))?;
     Ok(Image {
         reference: image.reference.clone(),
         digest: image.digest.clone(),
         size_bytes: image.size_bytes,
         nodes: vec![context.config.name.to_string()],
-        imported_ms: crate::lease::unix_ms(),
+        imported_ms: unix_ms(),
     })
+}
+
+/// Imports an image archive or a plain root file system; gives its first name.
+fn import_archive(context: &Context, mut reader: impl Read, reference: Option<Reference>) -> Result<String> {
+    // An archive may have to be read twice.
+    let mut archive = tempfile::tempfile_in(&context.config.data_dir).context("keep the archive")?;
+    std::io::copy(&mut reader, &mut archive)?;
+    archive.rewind()?;
+    let options = ImportOptions { reference: reference.clone(), ..ImportOptions::default() };
+    let imported = match context.images.import(&archive, &options) {
+        Err(ImportError::NotAnImage) => {
+            archive.rewind()?;
+            let name = reference.context("the archive is a root file system: give it a name with --name")?;
+            vec![context.images.import_rootfs(&archive, name, &ImageConfig::default(), &options)?]
+        }
+        imported => imported?,
+    };
+    for image in &imported {
+        if let Err(error) = context.images.unpack(&image.image, &UnpackLimits::default()) {
+            for image in &imported {
+                context.images.remove(&image.reference)?;
+            }
+            return Err(error.into());
+        }
+    }
+    Ok(imported.first().context("the archive holds no image")?.reference.to_string())
 }

@@ -131,6 +131,7 @@ async fn receive_all(context: &Context, incoming: &Incoming, mut requests: Reque
                 ensure!(bytes == end.bytes, "{bytes} bytes arrived, but {} were sent", end.bytes);
                 return carried.context("the source sent no manifest");
             }
+            Some(Message::Failure(failure)) => bail!(failure),
             Some(Message::Start(_)) => bail!("the source began twice"),
             None => bail!("the source's stream ended too early"),
         }

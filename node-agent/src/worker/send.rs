@@ -68,21 +68,49 @@ async fn try_send(
     cancel: &CancellationToken,
 ) -> Result<Figures, Failure> {
     let runs = |cause| Failure { cause, frozen: false };
-    let frozen = |cause| Failure { cause, frozen: true };
     let stream = Stream::open(context, migration).await.map_err(runs)?;
-    let dumping = Dumping::begin(context, id, migration.task.ip).await.map_err(runs)?;
-    let dumped = dumping.wait(context, id).await?;
+    let messages = stream.messages.clone();
+    let sent = match dump_it(context, id, migration).await {
+        Ok(dumped) => send_it(context, id, stream, &dumped, cancel).await,
+        Err(failure) => Err(failure),
+    };
+    if let Err(Failure { cause, .. }) = &sent {
+        // So that both sides give the same reason; a target that is gone needs none.
+        let failure = Some(Message::Failure(format!("{cause:#}")));
+        let _ = messages.try_send(MigrateRequest { message: failure });
+    }
+    sent
+}
+
+/// Can't be cancelled: CRIU is left to finish what it holds.
+async fn dump_it(
+    context: &Context,
+    id: &InstanceId,
+    migration: &MigrationAssignment,
+) -> Result<Dumped, Failure> {
+    let dumping = Dumping::begin(context, id, migration.task.ip).await;
+    dumping.map_err(|cause| Failure { cause, frozen: false })?.wait(context, id).await
+}
+
+async fn send_it(
+    context: &Context,
+    id: &InstanceId,
+    stream: Stream,
+    dumped: &Dumped,
+    cancel: &CancellationToken,
+) -> Result<Figures, Failure> {
     let send = async {
         failpoint::reach(&context.config.name, "source-frozen").await?;
-        let figures = stream.send(context, id, &dumped).await?;
+        let figures = stream.send(context, id, dumped).await?;
         failpoint::reach(&context.config.name, "source-sent").await?;
         Ok(figures)
     };
-    tokio::select! {
+    let sent = tokio::select! {
         // A stream that is dropped ends the target's part, too.
-        sent = send => sent.map_err(frozen),
-        () = cancel.cancelled() => Err(frozen(anyhow!("no longer wanted"))),
-    }
+        sent = send => sent,
+        () = cancel.cancelled() => Err(anyhow!("no longer wanted")),
+    };
+    sent.map_err(|cause| Failure { cause, frozen: true })
 }
 
 /// What the dump's thread says when the images are complete.

@@ -185,6 +185,31 @@ fn a_second_migration_to_the_same_node_waits_for_the_first_to_be_gone() {
 }
 
 #[test]
+fn what_an_aborted_migration_froze_thaws_before_the_next_begins() {
+    let mut node = Bench::default();
+    node.todo(&assignment(&[task(1, Desired::Run)], &[]));
+    node.happens("redis-0@1", Event::Started);
+    let first = migration(Side::Source, MigrationPhase::Prepared);
+    node.todo(&assignment(&[task(1, Desired::Run)], std::slice::from_ref(&first)));
+    node.happens("redis-0@1", Event::SendFailed { message: "cut".into(), frozen: true });
+    let second = MigrationAssignment { migration: MigrationId(2), ..first };
+    let next = assignment(&[task(1, Desired::Run)], &[second]);
+    assert_eq!(node.todo(&next), [Action::Thaw]);
+    node.happens("redis-0@1", Event::Thawed);
+    assert!(matches!(node.todo(&next)[..], [Action::Send(_)]));
+}
+
+#[test]
+fn a_restarted_target_says_that_it_resumed() {
+    let mut node = Bench::default();
+    let committed =
+        assignment(&[task(2, Desired::Run)], &[migration(Side::Target, MigrationPhase::Committed)]);
+    let adopted = Instance::new(Stage::Running, 0);
+    node.observed.instances.insert("redis-0@2".parse().unwrap(), adopted);
+    assert_eq!(node.milestone(&committed), Some(Milestone::Resumed));
+}
+
+#[test]
 fn an_older_instance_is_removed_before_a_newer_is_made() {
     let mut node = Bench::default();
     node.todo(&assignment(&[task(1, Desired::Run)], &[]));
