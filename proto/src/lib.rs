@@ -2,11 +2,13 @@
 //!
 //! [`v1`] is generated from `dray/v1/*.proto`; [`convert`] is the only
 //! passage between wire and model, and the only validator of what comes from
-//! outside; [`tls`] says who is at the other end of a connection; [`status`]
+//! outside; [`tls`] says who is at the other end of a connection and
+//! [`connect`] sees to it that it is the right one; [`status`]
 //! carries field-by-field errors.
 
 #![forbid(unsafe_code)]
 
+pub mod connect;
 pub mod convert;
 pub mod status;
 pub mod tls;

@@ -120,10 +120,18 @@ pub struct FileError {
 }
 
 /// What a process shows and whom it trusts.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Credentials {
-    ca: Certificate,
-    identity: Identity,
+    pub(crate) ca: Vec<u8>,
+    pub(crate) cert: Vec<u8>,
+    pub(crate) key: Vec<u8>,
+}
+
+impl fmt::Debug for Credentials {
+    /// Without the key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials").finish_non_exhaustive()
+    }
 }
 
 impl Credentials {
@@ -133,39 +141,46 @@ impl Credentials {
     /// Names the file that can't be read.
     pub fn load(files: &Files) -> Result<Credentials, FileError> {
         let read = |path: &Path| std::fs::read(path).map_err(|cause| FileError { path: path.into(), cause });
-        let ca = Certificate::from_pem(read(&files.ca)?);
-        Ok(Credentials { ca, identity: Identity::from_pem(read(&files.cert)?, read(&files.key)?) })
+        Ok(Credentials { ca: read(&files.ca)?, cert: read(&files.cert)?, key: read(&files.key)? })
     }
 
     /// For a server that lets in holders of the CA's certificates only.
     pub fn server(&self) -> ServerTlsConfig {
-        ServerTlsConfig::new().identity(self.identity.clone()).client_ca_root(self.ca.clone())
+        ServerTlsConfig::new().identity(self.identity()).client_ca_root(Certificate::from_pem(&self.ca))
+    }
+
+    fn identity(&self) -> Identity {
+        Identity::from_pem(&self.cert, &self.key)
     }
 
     fn client(&self) -> ClientTlsConfig {
         ClientTlsConfig::new()
-            .identity(self.identity.clone())
-            .ca_certificate(self.ca.clone())
+            .identity(self.identity())
+            .ca_certificate(Certificate::from_pem(&self.ca))
             .domain_name(SERVER_NAME)
     }
 
-    /// A channel to `host:port` that connects when first used and again when
-    /// it broke. Keep-alive finds a dead peer within about ten seconds.
+    /// A channel to `host:port`, whoever of the cluster serves there, that
+    /// connects when first used and again when it broke. Who is to be somebody
+    /// in particular is reached with [`Credentials::channel_to`].
     ///
     /// # Errors
     /// The address or the certificates are malformed.
     pub fn channel(&self, address: &str) -> Result<Channel, tonic::transport::Error> {
-        let endpoint = Endpoint::from_shared(format!("https://{address}"))?
-            .tls_config(self.client())?
-            .tcp_nodelay(true)
-            .connect_timeout(Duration::from_secs(2))
-            .http2_keep_alive_interval(Duration::from_secs(3))
-            .keep_alive_timeout(Duration::from_secs(5))
-            .keep_alive_while_idle(true)
-            .initial_stream_window_size(8 << 20)
-            .initial_connection_window_size(16 << 20);
-        Ok(endpoint.connect_lazy())
+        Ok(endpoint(format!("https://{address}"))?.tls_config(self.client())?.connect_lazy())
     }
+}
+
+/// Keep-alive finds a dead peer within about ten seconds.
+pub(crate) fn endpoint(uri: String) -> Result<Endpoint, tonic::transport::Error> {
+    Ok(Endpoint::from_shared(uri)?
+        .tcp_nodelay(true)
+        .connect_timeout(Duration::from_secs(2))
+        .http2_keep_alive_interval(Duration::from_secs(3))
+        .keep_alive_timeout(Duration::from_secs(5))
+        .keep_alive_while_idle(true)
+        .initial_stream_window_size(8 << 20)
+        .initial_connection_window_size(16 << 20))
 }
 
 /// Installs the process' cryptography; call once, first thing.

@@ -8,10 +8,11 @@ use crate::raft::host::{self, Handle, HostError};
 use crate::raft::log::Log;
 use crate::raft::transport::Transport;
 use crate::server::Services;
+use crate::telemetry::raft_logger;
 use anyhow::{Context, Result};
-use dray_proto::tls::Credentials;
+use dray_proto::connect::Whom;
+use dray_proto::tls::{Credentials, Peer};
 use scheduler_core::{Replica, replica};
-use slog::Drain;
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::signal::unix::{SignalKind, signal};
@@ -52,7 +53,8 @@ pub async fn run(config: Config) -> Result<()> {
 
 fn voters(config: &Config, credentials: &Credentials) -> Result<BTreeMap<u64, Voter>> {
     let voter = |(id, address): (&u64, &std::net::SocketAddr)| {
-        let others = (*id != config.id).then(|| credentials.channel(&address.to_string()));
+        let whom = Whom::Exactly(Peer::Scheduler(*id));
+        let others = (*id != config.id).then(|| credentials.channel_to(&address.to_string(), whom));
         let channel = others.transpose().with_context(|| format!("set up the link to {address}"))?;
         Ok((*id, Voter { address: *address, channel }))
     };
@@ -75,8 +77,7 @@ fn start_replica(
         entries_kept: ENTRIES_KEPT,
         seed: started.as_secs().wrapping_mul(1_000_003) ^ u64::from(started.subsec_nanos()) ^ config.id << 48,
     };
-    let logger = slog::Logger::root(tracing_slog::TracingSlogDrain.fuse(), slog::o!());
-    let replica = Replica::new(setup, recovered, &logger).context("start from the log")?;
+    let replica = Replica::new(setup, recovered, &raft_logger()).context("start from the log")?;
     let channels = voters.iter().filter_map(|(id, voter)| Some((*id, voter.channel.clone()?)));
     let (events, links) = mpsc::unbounded_channel();
     let transport = Transport::start(channels.collect(), events);

@@ -2,7 +2,8 @@
 
 use super::error::of_refusal;
 use dray_model::ids::NodeName;
-use dray_proto::tls::Credentials;
+use dray_proto::connect::Whom;
+use dray_proto::tls::{Credentials, Peer};
 use dray_proto::v1::peer_client::PeerClient;
 use scheduler_core::{Refusal, State};
 use std::collections::BTreeMap;
@@ -18,7 +19,7 @@ const MESSAGE_MAX: usize = 16 << 20;
 #[derive(Debug, Clone)]
 pub(super) struct Agents {
     credentials: Credentials,
-    channels: Arc<Mutex<BTreeMap<SocketAddr, Channel>>>,
+    channels: Arc<Mutex<BTreeMap<(NodeName, SocketAddr), Channel>>>,
 }
 
 impl Agents {
@@ -26,15 +27,16 @@ impl Agents {
         Agents { credentials, channels: Arc::default() }
     }
 
-    /// A client of the agent that serves at an address.
-    pub(super) fn at(&self, address: SocketAddr) -> Result<PeerClient<Channel>, Status> {
+    /// A client of a node's agent, which serves at an address.
+    pub(super) fn of(&self, node: &NodeName, address: SocketAddr) -> Result<PeerClient<Channel>, Status> {
         let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
-        let channel = match channels.get(&address) {
+        let channel = match channels.get(&(node.clone(), address)) {
             Some(channel) => channel.clone(),
             None => {
-                let channel = self.credentials.channel(&address.to_string());
-                let channel = channel.map_err(|e| Status::internal(format!("agent at {address}: {e}")))?;
-                channels.insert(address, channel.clone());
+                let whom = Whom::Exactly(Peer::Node(node.clone()));
+                let channel = self.credentials.channel_to(&address.to_string(), whom);
+                let channel = channel.map_err(|e| Status::internal(format!("agent of {node}: {e}")))?;
+                channels.insert((node.clone(), address), channel.clone());
                 channel
             }
         };

@@ -30,7 +30,7 @@ impl Images for Api {
             with_reason(Code::Unavailable, "NoNode", "no node is ready to take the image; start an agent")
         })?;
         let (messages, broken) = stream::until_broken(first, archive);
-        let answer = self.agents.at(address)?.import_image(messages).await;
+        let answer = self.agents.of(&node, address)?.import_image(messages).await;
         if let Some(status) = broken.take() {
             return Err(status);
         }

@@ -50,7 +50,7 @@ impl Tasks for Api {
     async fn logs(&self, request: Request<wire::LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
         let request = request.into_inner();
         let (node, address) = self.read(|state| owner(state, &request.task)).await??;
-        let answer = self.agents.at(address)?.logs(request).await;
+        let answer = self.agents.of(&node, address)?.logs(request).await;
         let lines = answer.map_err(|status| relayed(&status, node.as_str()))?.into_inner();
         Ok(Response::new(relay(lines, node.to_string())))
     }
@@ -66,7 +66,7 @@ impl Tasks for Api {
         // A broken input ends the agent's stream as if the user had closed it.
         let rest = input.take_while(|message| std::future::ready(message.is_ok()));
         let messages = stream::iter([Ok(first)]).chain(rest).filter_map(|m| std::future::ready(m.ok()));
-        let answer = self.agents.at(address)?.exec(messages).await;
+        let answer = self.agents.of(&node, address)?.exec(messages).await;
         let output = answer.map_err(|status| relayed(&status, node.as_str()))?.into_inner();
         Ok(Response::new(relay(output, node.to_string())))
     }

@@ -1,6 +1,8 @@
 //! Who may do what, and over which way.
 
 use crate::lab::{Lab, names, workload};
+use dray_proto::connect::Whom;
+use dray_proto::tls::{Credentials, Peer};
 use dray_proto::v1 as wire;
 use std::os::unix::fs::PermissionsExt;
 use tokio_stream::StreamExt;
@@ -25,7 +27,7 @@ async fn nodes_and_strangers_have_no_api() {
     assert_eq!(refused.code(), Code::Unauthenticated);
     let stranger = Lab::prepare(1);
     let files = stranger.certificate("dray://user/admin");
-    let credentials = dray_proto::tls::Credentials::load(&files).unwrap();
+    let credentials = Credentials::load(&files).unwrap();
     let channel = credentials.channel(&lab.addresses[&leader].to_string()).unwrap();
     let refused = WorkloadsClient::new(channel).list(wire::ListRequest::default()).await.unwrap_err();
     assert!(matches!(refused.code(), Code::Unavailable | Code::Unknown), "{refused}");
@@ -60,7 +62,7 @@ async fn root_needs_no_certificate_on_the_unix_socket() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_watch_goes_on_across_a_failover_and_says_when_it_cannot() {
+async fn a_watch_goes_on_across_a_failover() {
     let mut lab = Lab::start();
     let leader = lab.leader().await;
     let mut client = WorkloadsClient::new(lab.admin(leader));
@@ -101,4 +103,22 @@ async fn an_orderly_stop_hands_over_and_exits_well() {
     let began = std::time::Instant::now();
     WorkloadsClient::new(lab.admin(follower)).apply(workload("redis", 1)).await.unwrap();
     println!("written {:?} after an orderly stop", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_channel_leads_to_nobody_else() {
+    let lab = Lab::start();
+    let leader = lab.leader().await;
+    let credentials = Credentials::load(&lab.certificate("dray://user/admin")).unwrap();
+    let address = lab.addresses[&leader].to_string();
+    let list = async |whom| {
+        let channel = credentials.channel_to(&address, whom).unwrap();
+        WorkloadsClient::new(channel).list(wire::ListRequest::default()).await
+    };
+    list(Whom::Exactly(Peer::Scheduler(leader))).await.unwrap();
+    list(Whom::AnyScheduler).await.unwrap();
+    for other in [Peer::Scheduler(leader + 1), Peer::Node("node-1".parse().unwrap())] {
+        let refused = list(Whom::Exactly(other)).await.unwrap_err();
+        assert_eq!(refused.code(), Code::Unavailable, "{refused}");
+    }
 }

@@ -1,6 +1,6 @@
 //! An agent that only talks.
 
-use crate::lab::{Lab, PATIENCE};
+use crate::lab::{Lab, PATIENCE, until};
 use dray_model::assignment::{Assignment, AssignmentDiff};
 use dray_proto::v1 as wire;
 use tokio::sync::mpsc;
@@ -9,6 +9,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 use wire::agent_message::Message as Said;
 use wire::agent_session_client::AgentSessionClient;
+use wire::images_client::ImagesClient;
 use wire::scheduler_message::Message as Heard;
 
 /// An attached agent that only talks.
@@ -64,7 +65,21 @@ impl FakeAgent {
     pub(crate) async fn attach(lab: &Lab, name: &str) -> FakeAgent {
         let leader = lab.leader().await;
         let holder = format!("dray://node/{name}");
-        FakeAgent::attach_as(lab, leader, &holder, hello(name)).await.unwrap()
+        let agent = FakeAgent::attach_as(lab, leader, &holder, hello(name)).await.unwrap();
+        agent.report_image().await;
+        until("the image to be known", || async {
+            let list = ImagesClient::new(lab.admin(leader)).list(wire::ListRequest::default()).await.ok()?;
+            list.into_inner().images.iter().any(|i| i.nodes.iter().any(|n| n == name)).then_some(())
+        })
+        .await;
+        agent
+    }
+
+    /// Says that the node has the image that [`crate::lab::workload`] needs.
+    async fn report_image(&self) {
+        let digest = format!("sha256:{}", "0".repeat(64));
+        let image = wire::ImageReport { reference: "redis:7".into(), digest, size_bytes: 1, removed: false };
+        self.say(Said::Report(wire::Report { images: vec![image], ..Default::default() })).await;
     }
 
     pub(crate) async fn say(&self, message: Said) {

@@ -5,6 +5,7 @@
 mod access;
 mod agent;
 mod lab;
+mod recovery;
 mod sessions;
 mod speed;
 
