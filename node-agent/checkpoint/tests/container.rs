@@ -12,8 +12,8 @@ use std::thread;
 
 use container_checkpoint::criu::session::{Event, Refused, SessionError};
 use container_checkpoint::dump::DumpError;
-use container_checkpoint::{DumpHooks, DumpSpec, Fate, Outcome, dump, preflight};
-use fixture::{Container, chain, children, criu, kill_by_pid, wait_for, workload};
+use container_checkpoint::{DumpHooks, DumpSpec, Fate, Freezer, Outcome, dump, preflight};
+use fixture::{Container, chain, children, criu, freezers, kill_by_pid, wait_for, workload};
 
 /// Not a test: this binary is also the program in the container, and an agent that will be killed.
 #[test]
@@ -53,6 +53,11 @@ fn dump_away(container: &mut Container) {
     container.wait_until_gone();
 }
 
+/// A small container for each kind of freezer this machine has.
+fn one_of_each() -> impl Iterator<Item = Container> {
+    freezers().into_iter().map(|top| Container::start_below(&top, 1))
+}
+
 /// Thaws, and asserts that it goes on: memory, connection and all.
 fn goes_on(container: &Container) {
     container.rounds.are_still();
@@ -64,25 +69,40 @@ fn goes_on(container: &Container) {
 
 #[test]
 fn a_container_goes_there_and_back() {
-    let mut container = Container::start(16);
+    freezers().iter().for_each(|top| there_and_back(Container::start_below(top, 16)));
+}
+
+fn there_and_back(mut container: Container) {
     for _ in 0..2 {
         let before = container.rounds.next();
         dump_away(&mut container);
         let at_dump = container.rounds_on_disk();
         assert!(at_dump >= before);
-        let restored = container.restore(&mut |_| Ok(())).unwrap();
+        let restored = container.restore(&mut |_| Ok(())).unwrap_or_else(|error| panic!("{error}"));
         eprintln!("{restored:?}");
         assert!(container.rounds.next() >= at_dump);
         container.rounds.next();
+        sees_its_cgroup_as_root(restored.init);
     }
+}
+
+/// Seen from outside it is somewhere, seen from inside at the top.
+fn sees_its_cgroup_as_root(init: i32) {
+    let path = format!("/proc/{init}/cgroup");
+    let namespace = format!("--cgroup=/proc/{init}/ns/cgroup");
+    let inside = Command::new("nsenter").args([&namespace, "cat", &path]).output().expect("nsenter").stdout;
+    let inside = String::from_utf8(inside).expect("text");
+    assert!(fs::read_to_string(&path).expect("cgroups").contains("/dray-checkpoint-"));
+    assert!(inside.contains(":/\n") && !inside.contains("dray-checkpoint-"), "{inside}");
 }
 
 #[test]
 fn a_container_that_is_kept_goes_on_when_thawed() {
-    let container = Container::start(1);
-    for _ in 0..2 {
-        assert!(matches!(dumped(&container, Fate::Keep), Outcome::Kept { .. }));
-        goes_on(&container);
+    for container in one_of_each() {
+        for _ in 0..2 {
+            assert!(matches!(dumped(&container, Fate::Keep), Outcome::Kept { .. }));
+            goes_on(&container);
+        }
     }
 }
 
@@ -98,7 +118,10 @@ fn a_refusal_after_the_freeze_leaves_it_frozen() {
 
 #[test]
 fn connections_survive_the_death_of_criu() {
-    let container = Container::start(1);
+    one_of_each().for_each(criu_dies_holding);
+}
+
+fn criu_dies_holding(container: Container) {
     let mut hold = |_: &_| {
         let criu = children(id());
         let killed = criu.into_iter().filter(|pid| is_criu(*pid)).map(kill_by_pid).count();
@@ -106,26 +129,29 @@ fn connections_survive_the_death_of_criu() {
         Fate::Keep
     };
     let hooks = DumpHooks { frozen: &mut || Ok(()), held: &mut hold };
-    let error = dump(&criu(), &container.dump_spec(), hooks).unwrap_err();
+    let error = dump(&criu(), &container.dump_spec(), hooks).expect_err("CRIU is dead");
     assert!(matches!(error, DumpError::Criu { cause: SessionError::Gone { .. }, .. }), "{error:?}");
     goes_on(&container);
 }
 
 #[test]
 fn a_container_stays_frozen_when_the_agent_dies() {
-    let container = Container::start(1);
+    one_of_each().for_each(agent_dies_holding);
+}
+
+fn agent_dies_holding(container: Container) {
     let spec = container.dump_spec();
-    let mut agent = Command::new(env::current_exe().unwrap())
+    let mut agent = Command::new(env::current_exe().expect("myself"))
         .args(["workload", "--exact", "--nocapture"])
         .env(workload::ROLE, "agent")
-        .env("DRAY_TEST_DUMP", serde_json::to_string(&spec).unwrap())
+        .env("DRAY_TEST_DUMP", serde_json::to_string(&spec).expect("text"))
         .spawn()
-        .unwrap();
+        .expect("an agent");
     wait_for("the dump to be held", || spec.logs.join("held").exists());
     let held_by: Vec<u32> = children(agent.id()).into_iter().filter(|pid| is_criu(*pid)).collect();
     assert_eq!(held_by.len(), 1, "one CRIU holds it");
     kill_by_pid(agent.id());
-    assert_eq!(agent.wait().unwrap().signal(), Some(9));
+    assert_eq!(agent.wait().expect("its end").signal(), Some(9));
     wait_for("CRIU to let go", || !held_by.iter().any(|pid| is_criu(*pid)));
     goes_on(&container);
 }
@@ -148,6 +174,32 @@ fn a_refused_restore_leaves_nothing_and_can_be_repeated() {
     }
     container.restore(&mut |_| Ok(())).unwrap();
     container.rounds.next();
+}
+
+#[test]
+fn a_freezer_stops_thaws_and_kills() {
+    for top in freezers() {
+        let cgroup = fixture::make_cgroup(&top);
+        let freezer = Freezer::at(&cgroup).unwrap();
+        let mut counter = Command::new("sh").args(["-c", "while :; do :; done"]).spawn().unwrap();
+        fs::write(cgroup.join("cgroup.procs"), counter.id().to_string()).unwrap();
+        let used = || fs::read_to_string(format!("/proc/{}/schedstat", counter.id())).unwrap();
+        for _ in 0..20 {
+            freezer.freeze(fixture::PATIENCE).unwrap();
+            let before = used();
+            assert!(freezer.is_frozen().unwrap() && before == used(), "{}", top.display());
+            freezer.thaw().unwrap();
+            wait_for("the counter to run", || used() != before);
+        }
+        freezer.freeze(fixture::PATIENCE).unwrap();
+        freezer.kill_all().unwrap();
+        assert_eq!(counter.wait().unwrap().signal(), Some(9));
+        assert!(freezer.pids().unwrap().is_empty());
+        fs::remove_dir(&cgroup).unwrap();
+        assert!(
+            freezer.freeze(fixture::PATIENCE).unwrap_err().to_string().contains(cgroup.to_str().unwrap())
+        );
+    }
 }
 
 #[test]
