@@ -204,15 +204,23 @@ impl Thread {
             fate.blocking_recv().unwrap_or(Fate::Keep)
         };
         let hooks = DumpHooks { frozen: &mut frozen, held: &mut held };
-        let result = match &self.context.criu {
-            Some(criu) => dump(criu, &self.spec, hooks).map_err(Into::into),
-            None => Err(anyhow!("this node has no CRIU that works; run deploy/setup-host.sh")),
-        };
-        Ended { result, frozen: frozen_us.get() > 0, hold: hold.take() }
+        let result = self.dump(hooks);
+        let frozen = frozen_us.get() > 0;
+        if !frozen && let Err(error) = self.container.resume() {
+            tracing::warn!(instance = %self.id, "give its freezer back to its shim: {error}");
+        }
+        Ended { result, frozen, hold: hold.take() }
     }
 
-    /// The container has just been frozen: nothing may reach or leave it, and
-    /// its shim may not thaw it when it gets a new lease.
+    fn dump<'a>(&'a self, hooks: DumpHooks<'a>) -> Result<Outcome> {
+        let criu = self.context.criu.as_ref();
+        let criu = criu.context("this node has no CRIU that works; run deploy/setup-host.sh")?;
+        // From now on a new lease thaws nothing.
+        self.container.hold()?;
+        Ok(dump(criu, &self.spec, hooks)?)
+    }
+
+    /// The container has just been frozen: nothing may reach or leave it.
     fn cut_off(&self, hold: Option<&Incoming>) -> Result<()> {
         let network = self.context.network()?;
         let id = self.id.to_string();
@@ -221,10 +229,8 @@ impl Thread {
                 network.begin_incoming(hold).await?;
             }
             network.raise_shield(&id).await?;
-            anyhow::Ok(())
-        })?;
-        self.container.pause()?;
-        Ok(())
+            Ok(())
+        })
     }
 }
 
