@@ -89,6 +89,16 @@ impl Cluster {
         Ok(found)
     }
 
+    /// The nodes on which a task's processes can run: have any, and aren't frozen.
+    ///
+    /// # Errors
+    /// When a node's configuration can't be read.
+    pub fn runs_on(&self, task: &str) -> Result<Vec<String>> {
+        let all = self.processes_of(task)?;
+        let awake = all.into_iter().filter(|(_, pids)| !pids.iter().all(|pid| process::is_frozen(*pid)));
+        Ok(awake.map(|((node, _), _)| node).collect())
+    }
+
     /// Ends everything that runs on a node at once, as when its power fails. What is on its disk stays.
     ///
     /// # Errors

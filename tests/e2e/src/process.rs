@@ -76,6 +76,20 @@ pub fn namespaces(pid: i32) -> BTreeSet<u64> {
     ["net", "mnt"].into_iter().filter_map(|kind| inode(kind).ok()).collect()
 }
 
+/// Whether the freezer of a process' cgroup, in either version, holds it. A process that is gone doesn't run either.
+#[must_use]
+pub fn is_frozen(pid: i32) -> bool {
+    let Ok(text) = std::fs::read_to_string(format!("/proc/{pid}/cgroup")) else { return true };
+    let says = |file: &str, words: &str| std::fs::read_to_string(file).is_ok_and(|said| said.contains(words));
+    text.lines().filter_map(|line| line.split_once(':')).any(|(_, line)| match line.split_once(':') {
+        Some(("freezer", path)) => says(&format!("/sys/fs/cgroup/freezer{path}/freezer.state"), "FROZEN"),
+        Some(("", path)) => ["", "/unified"]
+            .iter()
+            .any(|top| says(&format!("/sys/fs/cgroup{top}{path}/cgroup.events"), "frozen 1")),
+        Some(_) | None => false,
+    })
+}
+
 /// Sends SIGKILL and waits until the process has ended.
 ///
 /// # Errors
