@@ -141,36 +141,49 @@ impl<W: Write> Packer<W> {
     fn child(&mut self, directory: &OwnedFd, name: &OsStr, parent: &Path) -> Result<(), PackError> {
         let path = parent.join(name);
         checked(path.as_os_str().as_bytes())?;
-        let failed = |what| {
-            let path = path.clone();
-            move |cause| PackError::Read { what, path, cause }
-        };
-        let stat = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed("look at"))?;
+        let stat = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW).map_err(|cause| PackError::Read {
+            what: "look at",
+            path: path.clone(),
+            cause,
+        })?;
         if stat.st_dev != self.device {
             return Err(PackError::OtherFileSystem { path });
         }
-        let kind = kind_of(FileType::from_raw_mode(stat.st_mode));
         let mut entry = described(&path, &stat);
-        if kind != Kind::Directory && stat.st_nlink > 1 {
-            if let Some(first) = self.links.get(&stat.st_ino) {
-                entry.kind = Kind::HardLink as i32;
-                entry.target = first.as_os_str().as_bytes().to_vec();
-                return self.send(&Record::Entry(entry));
-            }
-            self.links.insert(stat.st_ino, path.clone());
+        if let Some(first) = self.other_name(&stat, &path) {
+            entry.kind = Kind::HardLink as i32;
+            entry.target = first.as_os_str().as_bytes().to_vec();
+            return self.send(&Record::Entry(entry));
         }
-        entry.kind = kind as i32;
         entry.attributes = attributes(directory, name, &path)?;
+        self.described_child(directory, name, entry, &stat)
+    }
+
+    /// Sends an entry with what belongs to its kind.
+    fn described_child(
+        &mut self,
+        directory: &OwnedFd,
+        name: &OsStr,
+        mut entry: Entry,
+        stat: &Stat,
+    ) -> Result<(), PackError> {
+        let path = PathBuf::from(OsStr::from_bytes(&entry.path));
+        let kind = kind_of(FileType::from_raw_mode(stat.st_mode));
+        entry.kind = kind as i32;
         match kind {
             Kind::Directory => self.pending.push(path),
             Kind::Symlink => {
-                let text = readlinkat(directory, name, Vec::new()).map_err(failed("read symlink"))?;
+                let text = readlinkat(directory, name, Vec::new()).map_err(|cause| PackError::Read {
+                    what: "read symlink",
+                    path,
+                    cause,
+                })?;
                 entry.target = text.into_bytes();
             }
             Kind::File => {
                 let size = entry.size;
                 self.send(&Record::Entry(entry))?;
-                return self.content(&opened(directory, name, &stat, &path)?, size, &path);
+                return self.content(&opened(directory, name, stat, &path)?, size, &path);
             }
             Kind::CharacterDevice | Kind::BlockDevice => {
                 (entry.major, entry.minor) = (major(stat.st_rdev), minor(stat.st_rdev));
@@ -178,6 +191,18 @@ impl<W: Write> Packer<W> {
             Kind::Fifo | Kind::Socket | Kind::HardLink | Kind::Unknown => {}
         }
         self.send(&Record::Entry(entry))
+    }
+
+    /// The name under which a file with several has been sent already.
+    fn other_name(&mut self, stat: &Stat, path: &Path) -> Option<PathBuf> {
+        if FileType::from_raw_mode(stat.st_mode) == FileType::Directory || stat.st_nlink < 2 {
+            return None;
+        }
+        let first = self.links.get(&stat.st_ino).cloned();
+        if first.is_none() {
+            self.links.insert(stat.st_ino, path.to_owned());
+        }
+        first
     }
 
     /// Sends what isn't a hole.
