@@ -6,6 +6,7 @@
 
 use crate::connection::{Connection, Endpoints};
 use crate::error::CallError;
+use dray_proto::connect::Whom;
 use dray_proto::status::{details, leader_hint};
 use dray_proto::tls::Credentials;
 use std::cell::Cell;
@@ -129,8 +130,7 @@ fn tcp(credentials: &Credentials, server: &str) -> anyhow::Result<Place> {
     if host.is_empty() || port.parse::<u16>().is_err() {
         return Err(malformed());
     }
-    let channel =
-        credentials.channel(server).map_err(|error| anyhow::Error::new(error).context(malformed()))?;
+    let channel = credentials.channel_to(server, Whom::AnyScheduler)?;
     Ok(Place { name: server.to_owned(), channel })
 }
 
