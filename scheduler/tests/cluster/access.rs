@@ -25,7 +25,7 @@ async fn nodes_and_strangers_have_no_api() {
     let mut nameless = WorkloadsClient::new(lab.channel_as("https://example.org", leader));
     let refused = nameless.list(wire::ListRequest::default()).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unauthenticated);
-    let stranger = Lab::prepare(1);
+    let stranger = Lab::prepare(1, 500);
     let files = stranger.certificate("dray://user/admin");
     let credentials = Credentials::load(&files).unwrap();
     let channel = credentials.channel(&lab.addresses[&leader].to_string()).unwrap();

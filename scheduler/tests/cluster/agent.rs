@@ -63,13 +63,18 @@ impl FakeAgent {
 
     /// Attaches a node to the leader.
     pub(crate) async fn attach(lab: &Lab, name: &str) -> FakeAgent {
-        let leader = lab.leader().await;
+        FakeAgent::attach_with(lab, hello(name)).await
+    }
+
+    /// Attaches a node to the leader, saying `hello`.
+    pub(crate) async fn attach_with(lab: &Lab, hello: wire::Hello) -> FakeAgent {
+        let (leader, name) = (lab.leader().await, hello.name.clone());
         let holder = format!("dray://node/{name}");
-        let agent = FakeAgent::attach_as(lab, leader, &holder, hello(name)).await.unwrap();
+        let agent = FakeAgent::attach_as(lab, leader, &holder, hello).await.unwrap();
         agent.report_image().await;
         until("the image to be known", || async {
             let list = ImagesClient::new(lab.admin(leader)).list(wire::ListRequest::default()).await.ok()?;
-            list.into_inner().images.iter().any(|i| i.nodes.iter().any(|n| n == name)).then_some(())
+            list.into_inner().images.iter().any(|i| i.nodes.contains(&name)).then_some(())
         })
         .await;
         agent

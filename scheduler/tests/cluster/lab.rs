@@ -2,6 +2,7 @@
 
 use dray_proto::tls::{Credentials, Files};
 use dray_proto::v1 as wire;
+use dray_scheduler::config::Timing;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -26,14 +27,18 @@ pub(crate) struct Lab {
 }
 
 impl Lab {
-    /// Three voters, started.
+    /// Three voters, started, that take snapshots often.
     pub(crate) fn start() -> Lab {
-        let lab = Lab::prepare(3);
-        lab.started()
+        Lab::prepare(3, 500).started()
+    }
+
+    /// Three voters, started, that take snapshots as users' do.
+    pub(crate) fn start_for_figures() -> Lab {
+        Lab::prepare(3, Timing::default().snapshot_entries).started()
     }
 
     /// Voters, not started.
-    pub(crate) fn prepare(voters: u64) -> Lab {
+    pub(crate) fn prepare(voters: u64, snapshot_entries: u64) -> Lab {
         dray_proto::tls::install_crypto();
         let directory = tempfile::tempdir().unwrap();
         let key = KeyPair::generate().unwrap();
@@ -44,7 +49,7 @@ impl Lab {
         let issuer = Issuer::new(params, key);
         let addresses = free_addresses(voters);
         let lab = Lab { directory, issuer, addresses, processes: BTreeMap::new() };
-        lab.addresses.keys().for_each(|id| lab.configure(*id));
+        lab.addresses.keys().for_each(|id| lab.configure(*id, snapshot_entries));
         lab
     }
 
@@ -71,14 +76,14 @@ impl Lab {
         self.path(&format!("api-{id}.sock"))
     }
 
-    fn configure(&self, id: u64) {
+    fn configure(&self, id: u64, snapshot_entries: u64) {
         fs::create_dir_all(self.data_dir(id)).unwrap();
         let files = self.certificate(&format!("dray://scheduler/{id}"));
         let peers = self.addresses.iter().map(|(id, address)| format!("{id} = \"{address}\"\n"));
         let text = format!(
             "id = {id}\ndata_dir = {data:?}\nlisten = \"{listen}\"\nunix_socket = {socket:?}\n\
              cluster_cidr = \"10.88.0.0/16\"\n[peers]\n{peers}[tls]\nca = {ca:?}\ncert = {cert:?}\nkey = {key:?}\n\
-             [timing]\nheartbeat_ms = 200\nlease_ms = 1000\nloss_ms = 2000\nsnapshot_entries = 500\n",
+             [timing]\nheartbeat_ms = 200\nlease_ms = 1000\nloss_ms = 2000\nsnapshot_entries = {snapshot_entries}\n",
             data = self.data_dir(id),
             listen = self.addresses[&id],
             socket = self.unix_socket(id),

@@ -6,6 +6,7 @@ mod access;
 mod agent;
 mod lab;
 mod recovery;
+mod relays;
 mod sessions;
 mod speed;
 
