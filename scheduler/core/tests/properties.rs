@@ -391,6 +391,9 @@ fn fences_are_true(state: &State) -> Result<(), TestCaseError> {
         let target = state.node(&migration.target);
         prop_assert!(target.is_some_and(|node| node.liveness == Liveness::Ready), "a lost target");
     }
+    for migration in state.migrations().values().filter(|m| !m.phase.is_final()) {
+        prop_assert!(state.task(&migration.task).is_some(), "{} goes on without its task", migration.id);
+    }
     for task in state.tasks().values() {
         let open = task.migration.and_then(|id| state.migration(id));
         prop_assert!(task.migration.is_none() || open.is_some_and(|m| m.task == task.id));

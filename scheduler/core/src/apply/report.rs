@@ -194,11 +194,21 @@ fn end(state: &mut State, id: MigrationId) {
     }
 }
 
-/// A task gets another owner, or goes: what its migrations' targets still had
-/// to do is void.
+/// A task gets another owner: what a migration's target still had to do is
+/// void. A source that isn't done goes on cleaning up.
 pub(super) fn end_cleaned(state: &mut State, task: &TaskId) {
-    let waiting = state.migrations().values().filter(|m| m.task == *task && state.is_cleaned(m.id));
-    let ids: Vec<MigrationId> = waiting.map(|m| m.id).collect();
+    end_where(state, |state, migration| migration.task == *task && state.is_cleaned(migration.id));
+}
+
+/// A task goes: nobody is told of its migrations any more, and whoever has
+/// something left of it removes that because nothing lists it.
+pub(super) fn end_all(state: &mut State, task: &TaskId) {
+    end_where(state, |_, migration| migration.task == *task && !migration.is_undecided());
+}
+
+fn end_where(state: &mut State, condition: impl Fn(&State, &Migration) -> bool) {
+    let open = state.migrations().values().filter(|m| !m.phase.is_final() && condition(state, m));
+    let ids: Vec<MigrationId> = open.map(|m| m.id).collect();
     ids.into_iter().for_each(|id| end(state, id));
 }
 

@@ -1,7 +1,7 @@
 //! The planner's commands about single tasks.
 
 use super::abort::abort_of_task;
-use super::report::end_cleaned;
+use super::report::{end_all, end_cleaned};
 use crate::outcome::Reply;
 use crate::place::{Needs, feasible};
 use crate::refusal::Refusal;
@@ -88,7 +88,7 @@ pub(super) fn remove(state: &mut State, id: &TaskId) -> Result<Reply, Refusal> {
     if wanted || !state.is_vacant(&task) {
         return Err(overtaken(format!("task {id} is surplus and ended")));
     }
-    end_cleaned(state, id);
+    end_all(state, id);
     state.remove_task(id);
     note(state, Level::Info, id, "Removed", format!("its address {} is free", task.ip));
     Ok(Reply::Done)
