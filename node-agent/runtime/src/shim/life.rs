@@ -10,6 +10,9 @@ use super::state::{Durability, Exit, Phase};
 use super::{Shim, complain};
 use crate::cgroup::CgroupError;
 
+/// How long an exit may be lost to a power failure.
+const SYNC_AFTER: Duration = Duration::from_millis(20);
+
 /// A container that doesn't freeze is tried again after this.
 const FENCE_AGAIN: Duration = Duration::from_millis(200);
 
@@ -44,9 +47,31 @@ impl Shim {
         self.state.phase = Phase::Exited;
         self.state.held = None;
         self.state.exit = Some(exit.clone());
-        // On disk before anybody is told: who acts on it may rely on it.
-        self.record(Durability::Disk);
+        // Every process that asks finds it from now on; a power loss could still undo it for a moment, see [`SYNC_AFTER`].
+        self.record(Durability::Process);
         self.tell(&Event::Exited { exit });
+        self.sync_soon();
+    }
+
+    /// Has the loop put the record on disk shortly. Not at once: a sync takes milliseconds, and the agent that has just been
+    /// told may want to delete it all.
+    fn sync_soon(&mut self) {
+        self.unsynced = true;
+        if let Err(cause) = self.sync.set(Some(SYNC_AFTER)) {
+            complain("set the timer", &cause);
+            self.sync_now();
+        }
+    }
+
+    /// Puts the record on disk, if it isn't.
+    pub(super) fn sync_now(&mut self) {
+        if self.unsynced {
+            self.unsynced = false;
+            self.record(Durability::Disk);
+        }
+        if let Err(cause) = self.sync.set(None) {
+            complain("set the timer", &cause);
+        }
     }
 
     /// The lease ran out: freezes what runs.

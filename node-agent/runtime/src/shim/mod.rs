@@ -8,7 +8,6 @@
 
 pub(crate) mod channel;
 mod create;
-mod lease;
 mod life;
 pub(crate) mod log;
 mod output;
@@ -16,6 +15,7 @@ pub(crate) mod protocol;
 mod requests;
 mod restore;
 pub(crate) mod state;
+mod timer;
 
 use std::fs;
 use std::io;
@@ -33,12 +33,12 @@ use crate::sys::{survive_signal, take_stdin, trim_heap};
 
 use channel::{Channel, accept};
 use create::Gate;
-use lease::Lease;
 pub(crate) use life::exit_of;
 use output::Output;
 use protocol::{Event, Reply};
 use restore::Restore;
 use state::{Durability, Phase, ProcessId, State, write_state};
+use timer::Timer;
 
 /// More agents than this don't talk to one shim.
 const PEERS_MAX: usize = 32;
@@ -72,7 +72,11 @@ struct Shim {
     /// Connections whose request is still to come.
     peers: Vec<Channel>,
     subscribers: Vec<Channel>,
-    lease: Lease,
+    /// Runs while the container may.
+    lease: Timer,
+    /// Runs while the record isn't on disk.
+    sync: Timer,
+    unsynced: bool,
     /// The container's init, as long as it lives.
     init: Option<OwnedFd>,
     /// Init waits behind it.
@@ -94,6 +98,7 @@ enum Ready {
     Output(usize),
     InitExit,
     LeaseEnd,
+    SyncDue,
     Peer(usize),
     SubscriberGone(usize),
     Connection,
@@ -137,7 +142,9 @@ impl Shim {
             listener,
             peers: Vec::new(),
             subscribers: Vec::new(),
-            lease: Lease::new().map_err(failed("make a timer"))?,
+            lease: Timer::new().map_err(failed("make a timer"))?,
+            sync: Timer::new().map_err(failed("make a timer"))?,
+            unsynced: false,
             init: None,
             gate: None,
             output: None,
@@ -156,6 +163,9 @@ impl Shim {
             {
                 self.run_restore(restore);
             }
+        }
+        if self.waiting_for_end.is_empty() {
+            self.sync_now();
         }
         let end = Reply::Done { state: Box::new(self.state) };
         // Who has gone meanwhile needs no answer.
@@ -182,6 +192,7 @@ impl Shim {
         // A subscriber says nothing more: anything from it is its end.
         let subscribers = self.subscribers.iter().enumerate();
         sources.extend(subscribers.map(|(i, s)| (Ready::SubscriberGone(i), PollFd::new(s, PollFlags::IN))));
+        sources.push((Ready::SyncDue, PollFd::new(&self.sync, PollFlags::IN)));
         sources.push((Ready::LeaseEnd, PollFd::new(&self.lease, PollFlags::IN)));
         sources.extend(self.init.iter().map(|init| (Ready::InitExit, PollFd::new(init, PollFlags::IN))));
         let pipes = self.output.iter().flat_map(Output::open_pipes);
@@ -201,6 +212,7 @@ impl Shim {
             Ready::Output(index) => self.on_output(index),
             Ready::InitExit => self.on_init_exit(),
             Ready::LeaseEnd => self.on_lease_end(),
+            Ready::SyncDue => self.sync_now(),
             Ready::Peer(index) => {
                 let peer = self.peers.swap_remove(index);
                 self.on_request(peer);
