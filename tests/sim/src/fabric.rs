@@ -160,7 +160,7 @@ impl Fabric {
     }
 
     /// The next event; time goes on to it.
-    pub fn next(&mut self) -> Option<Event> {
+    pub fn advance(&mut self) -> Option<Event> {
         let Reverse(entry) = self.queue.pop()?;
         self.now_ms = entry.at_ms;
         Some(entry.event)

@@ -17,7 +17,7 @@ use disk::Disk;
 use dray_model::assignment::{Assignment, AssignmentDiff};
 use lead::Leading;
 use scheduler_core::replica::{Answer as Applied, Config, Effects, ReadAnswer, StartError, Ticket};
-use scheduler_core::{Change, Replica, State};
+use scheduler_core::{Change, Command, Replica, State};
 use sessions::Session;
 use std::collections::BTreeMap;
 
@@ -332,22 +332,15 @@ impl Scheduler {
     }
 
     fn was_read(&mut self, read: ReadAnswer, fabric: &mut Fabric) {
+        let led = read.index.is_ok();
         match self.readers.remove(&read.ticket) {
-            Some(Reader::Term(term)) => {
-                if read.index.is_ok() {
-                    self.lead(term, fabric);
-                }
-            }
-            Some(Reader::Beat(session, sequence)) => {
-                if read.index.is_ok() {
-                    self.acknowledge(session, sequence, fabric);
-                }
-            }
+            Some(Reader::Term(term)) if led => self.lead(term, fabric),
+            Some(Reader::Beat(session, sequence)) if led => self.acknowledge(session, sequence, fabric),
             Some(Reader::User(request)) => {
-                let value = read.index.ok().and_then(|_| self.state()).map(crate::user::value_of);
+                let value = self.state().filter(|_| led).map(crate::user::value_of);
                 self.reply(Answer::Read { request, value }, fabric);
             }
-            None => {}
+            Some(Reader::Term(_) | Reader::Beat(..)) | None => {}
         }
     }
 
@@ -355,18 +348,19 @@ impl Scheduler {
     fn serve(&mut self, request: Request, fabric: &mut Fabric) {
         let now_ms = self.clock.local(fabric.now_ms);
         let Some(replica) = &mut self.replica else { return };
-        let taken = match request.command {
-            Some(mut command) => {
-                command.now_ms = now_ms;
-                let taken = replica.propose(&command);
-                taken.map(|ticket| drop(self.proposers.insert(ticket, Proposer::User(request.number))))
+        let ticket = match request.command {
+            Some(command) => {
+                let ticket = replica.propose(&Command { now_ms, ..command }).ok();
+                self.proposers.extend(ticket.map(|ticket| (ticket, Proposer::User(request.number))));
+                ticket
             }
             None => {
-                let taken = replica.read_index();
-                taken.map(|ticket| drop(self.readers.insert(ticket, Reader::User(request.number))))
+                let ticket = replica.read_index().ok();
+                self.readers.extend(ticket.map(|ticket| (ticket, Reader::User(request.number))));
+                ticket
             }
         };
-        if taken.is_err() {
+        if ticket.is_none() {
             self.reply(Answer::NotTaken { request: request.number }, fabric);
         }
     }

@@ -145,7 +145,7 @@ impl World {
     /// One event, and then every promise.
     fn step(&mut self) -> Result<(), Broken> {
         let from_ms = self.fabric.now_ms;
-        let Some(event) = self.fabric.next() else { return Ok(()) };
+        let Some(event) = self.fabric.advance() else { return Ok(()) };
         self.events += 1;
         self.check.pass(&mut self.nodes, from_ms, self.fabric.now_ms)?;
         self.happen(event)?;
