@@ -40,7 +40,8 @@ pub(super) async fn exec(
     let mut exec = begun.map_err(|error| super::failed(&error))?.map_err(refused)?;
     let stdio = exec.take_stdio().ok_or_else(|| Status::internal("the command has no input and output"))?;
     let (answer, answers) = mpsc::channel(16);
-    attend(exec, stdio, start.stdin, requests, answer).map_err(|error| super::failed(&error))?;
+    let attended = Ends::of(stdio, start.stdin).and_then(|ends| attend(exec, ends, requests, answer));
+    attended.map_err(|error| super::failed(&error.into()))?;
     Ok(ReceiverStream::new(answers))
 }
 
@@ -72,29 +73,44 @@ fn refused(error: ExecError) -> Status {
     Status::failed_precondition(message)
 }
 
+/// What to do with bytes of one output.
+type Wrap = fn(bytes::Bytes) -> Said;
+
+/// The ends of a command's input and output that are ours.
+struct Ends {
+    outputs: Vec<(OwnedFd, Wrap)>,
+    input: Option<OwnedFd>,
+    terminal: Option<OwnedFd>,
+}
+
+impl Ends {
+    fn of(stdio: ExecStdio, has_input: bool) -> std::io::Result<Ends> {
+        match stdio {
+            ExecStdio::Pipes { stdin, stdout, stderr } => Ok(Ends {
+                outputs: vec![(stdout, Said::Stdout), (stderr, Said::Stderr)],
+                input: has_input.then_some(stdin),
+                terminal: None,
+            }),
+            ExecStdio::Terminal { master } => Ok(Ends {
+                outputs: vec![(master.try_clone()?, Said::Stdout)],
+                input: Some(master.try_clone()?),
+                terminal: Some(master),
+            }),
+        }
+    }
+}
+
 /// Starts everything that moves bytes.
 fn attend(
     mut exec: Exec,
-    stdio: ExecStdio,
-    has_input: bool,
+    ends: Ends,
     requests: Streaming<ExecRequest>,
     answer: Answer,
-) -> anyhow::Result<()> {
-    let mut outputs = Vec::new();
-    let (input, terminal) = match stdio {
-        ExecStdio::Pipes { stdin, stdout, stderr } => {
-            outputs.push((stdout, Said::Stdout as fn(bytes::Bytes) -> Said));
-            outputs.push((stderr, Said::Stderr as fn(bytes::Bytes) -> Said));
-            (has_input.then_some(stdin), None)
-        }
-        ExecStdio::Terminal { master } => {
-            outputs.push((master.try_clone()?, Said::Stdout as fn(bytes::Bytes) -> Said));
-            (Some(master.try_clone()?), Some(master))
-        }
-    };
+) -> std::io::Result<()> {
     let line = exec.as_fd().try_clone_to_owned()?;
-    let input = tokio::spawn(feed(requests, input, terminal));
-    let outputs: Vec<_> = outputs
+    let input = tokio::spawn(feed(requests, ends.input, ends.terminal));
+    let outputs: Vec<_> = ends
+        .outputs
         .into_iter()
         .map(|(fd, said)| {
             let answer = answer.clone();
@@ -126,7 +142,7 @@ fn attend(
 }
 
 /// Passes a command's output on, until it ends or nobody listens.
-fn pump(fd: OwnedFd, said: fn(bytes::Bytes) -> Said, answer: &Answer) {
+fn pump(fd: OwnedFd, said: Wrap, answer: &Answer) {
     let mut file = File::from(fd);
     let mut buffer = vec![0; CHUNK_BYTES];
     loop {
