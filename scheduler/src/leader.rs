@@ -20,6 +20,10 @@ use tokio::time::{sleep, timeout};
 /// Deadlines are looked at this often when nothing changes.
 const LOOK: Duration = Duration::from_millis(200);
 
+/// Steps of one plan: few enough to be applied within a heartbeat, many enough
+/// to be worth the look at all tasks that a plan is.
+const STEPS_MAX: usize = 2_000;
+
 /// Leads whenever this scheduler is the leader; ends with the replica.
 pub async fn run(cluster: Cluster, contacts: Contacts) {
     let mut standing = cluster.handle().subscribe_standing();
@@ -74,7 +78,8 @@ impl Leader<'_> {
     fn next_steps(&self, state: &State) -> Vec<Step> {
         let reason = || format!("silent for {} ms", self.contacts.timing().loss_ms);
         let lost = self.contacts.verdicts(state).into_iter().map(|op| Step { op, reason: reason() });
-        lost.chain(plan(state, now_ms(), &Config::default()).steps).collect()
+        let config = Config { steps_max: STEPS_MAX, ..Config::default() };
+        lost.chain(plan(state, now_ms(), &config).steps).collect()
     }
 
     /// Proposes all steps in their order and waits for them. Says whether any

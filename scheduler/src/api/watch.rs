@@ -17,6 +17,7 @@ use prost::Message;
 use scheduler_core::codec::digest;
 use scheduler_core::{Change, State};
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Response, Status};
@@ -86,7 +87,10 @@ impl Watch {
             return;
         }
         loop {
+            let began = Instant::now();
             let round = self.collect();
+            // The state was locked for so long; leave it alone for as long.
+            tokio::time::sleep(began.elapsed()).await;
             let ended = round.is_err();
             if self.send_round(round).await.is_err() || ended {
                 return;

@@ -20,8 +20,9 @@ use std::path::{Path, PathBuf};
 
 const MAGIC: [u8; 8] = *b"DRAYWAL1";
 const HEADER: usize = 16;
-/// How much is filled with zeros at a time.
-const RESERVE: u64 = 4 << 20;
+/// How much is filled with zeros at a time. Little in tests, which make many
+/// files.
+const RESERVE: usize = if cfg!(test) { 4 << 10 } else { 4 << 20 };
 
 /// An open file of frames.
 #[derive(Debug)]
@@ -165,7 +166,7 @@ impl Wal {
     fn write(&mut self, bytes: &[u8]) -> Result<(), WalError> {
         let end = self.end + bytes.len() as u64;
         if end > self.filled {
-            self.fill(end + RESERVE)?;
+            self.fill(bytes.len() + RESERVE)?;
         }
         let written = self.file.write_all_at(bytes, self.end);
         written.map_err(|cause| io_error("write", &self.path, cause))?;
@@ -173,14 +174,11 @@ impl Wal {
         Ok(())
     }
 
-    fn fill(&mut self, to: u64) -> Result<(), WalError> {
-        let zeros = vec![0; 1 << 20];
-        while self.filled < to {
-            let written = self.file.write_all_at(&zeros, self.filled);
-            written.map_err(|cause| io_error("extend", &self.path, cause))?;
-            self.filled += zeros.len() as u64;
-        }
-        self.file.sync_all().map_err(|cause| io_error("sync", &self.path, cause))
+    fn fill(&mut self, length: usize) -> Result<(), WalError> {
+        let filled = self.file.write_all_at(&vec![0; length], self.filled);
+        filled.and_then(|()| self.file.sync_all()).map_err(|cause| io_error("extend", &self.path, cause))?;
+        self.filled += length as u64;
+        Ok(())
     }
 
     fn sync(&self) -> Result<(), WalError> {

@@ -14,12 +14,20 @@ use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use scheduler_core::liveness::Beat;
 use scheduler_core::{Command, assignment};
+use tokio::sync::mpsc::error::SendError;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 use tonic::{Status, Streaming};
 use wire::agent_message::Message::{Heartbeat, Hello, Report};
 use wire::scheduler_message::Message;
 
-type Queue = mpsc::Sender<Result<wire::SchedulerMessage, Status>>;
+type Answer = Result<wire::SchedulerMessage, Status>;
+type Queue = mpsc::Sender<Answer>;
+type Permit<'a> = mpsc::Permit<'a, Answer>;
+
+/// Making an assignment looks at all tasks. In a large cluster, where that
+/// takes long, it is done less often: this many times as long is rested.
+const REST: u32 = 4;
 
 /// One attached agent.
 pub(super) struct Attached {
@@ -83,7 +91,7 @@ impl Attached {
     ) -> Ended {
         let mut applied = self.cluster.handle().subscribe_applied();
         applied.mark_changed();
-        let mut changed = false;
+        let (mut changed, mut rest_until) = (false, Instant::now());
         loop {
             let queue = self.queue.clone();
             // Only the first arm could lose something, and tonic keeps a
@@ -101,10 +109,12 @@ impl Attached {
                     Ok(()) => changed = true,
                     Err(_) => return None,
                 },
-                permit = queue.reserve(), if changed => {
+                permit = room(&queue, rest_until), if changed => {
                     let Ok(permit) = permit else { return None };
                     changed = false;
+                    let began = Instant::now();
                     if let Some(message) = self.next_assignment() { permit.send(Ok(message)) }
+                    rest_until = Instant::now() + REST * began.elapsed();
                 }
                 _ = &mut replaced => return Some(self.superseded()),
                 () = queue.closed() => return None,
@@ -183,6 +193,12 @@ impl Attached {
         self.sent = Some(next);
         Some(wire::SchedulerMessage { message: Some(message) })
     }
+}
+
+/// Room for a message, once it is time to look at the state again.
+async fn room(queue: &Queue, rest_until: Instant) -> Result<Permit<'_>, SendError<()>> {
+    tokio::time::sleep_until(rest_until).await;
+    queue.reserve().await
 }
 
 /// What became of a report. One that may be lost ends the session: the agent
