@@ -5,6 +5,7 @@
 //! more arrives in that direction, and neither end is told.
 
 use crate::dice::Dice;
+use crate::faults::Fault;
 use crate::node::{self, FromNode, Peer};
 use crate::scheduler::{self, ToNode};
 use crate::user::{Answer, Request};
@@ -52,8 +53,10 @@ pub enum Event {
     Node(u64, u64, node::Timer),
     /// The user does something.
     User,
-    /// Something breaks or is mended.
-    Fault,
+    /// The next thing of a storm breaks or is mended.
+    Storm,
+    /// A thing of a plot breaks or is mended.
+    Fault(Fault),
 }
 
 /// What goes over the network.

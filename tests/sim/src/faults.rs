@@ -1,5 +1,6 @@
 //! What breaks, and when. Each run draws its own climate first: some are
-//! calm, some are all at once.
+//! calm, some are all at once, and some have a plot: a sequence that chance
+//! alone would hardly find.
 
 use crate::dice::Dice;
 use crate::fabric::{Event, Fabric, Host, Weather};
@@ -10,11 +11,10 @@ use crate::world::World;
 pub struct Climate {
     /// The shortest and longest time between two faults.
     pause_ms: (u64, u64),
-    weather: Weather,
+    /// The network's part of it.
+    pub weather: Weather,
     /// Whether machines boot, beside all else.
     boots: bool,
-    /// Whether all schedulers go at once, now and then.
-    outages: bool,
 }
 
 impl Climate {
@@ -30,38 +30,143 @@ impl Climate {
                 breaks: dice.range(0..10),
             },
             boots: dice.chance(600),
-            outages: dice.chance(300),
         }
     }
+}
 
-    /// The network's part of it.
-    pub fn weather(self) -> Weather {
-        self.weather
+/// One thing that breaks or is mended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The network works again.
+    Mend,
+    /// One machine reaches nobody.
+    Isolate(Host),
+    /// One machine reaches only some.
+    IsolatePartly(Host),
+    /// Nothing gets from one machine to another.
+    CutOneWay(Host, Host),
+    /// One scheduler doesn't reach the others; all nodes reach it.
+    SplitScheduler(u64),
+    /// So many nodes reach no scheduler, but each other.
+    Orphan(u64),
+    /// A scheduler's process is killed.
+    KillScheduler(u64),
+    /// All are, for a long while.
+    KillSchedulers,
+    /// A scheduler's process is stopped for so many milliseconds.
+    PauseScheduler(u64, u64),
+    /// An agent's process is killed.
+    KillAgent(u64),
+    /// A machine boots.
+    Reboot(u64),
+    /// A container ends by itself.
+    Fall(u64),
+}
+
+/// Draws the next fault of a storm.
+fn draw(world: &mut World) -> Fault {
+    let nodes = world.nodes.len() as u64;
+    let dice = &mut world.fabric.dice;
+    let node = dice.range(1..nodes + 1);
+    let scheduler = dice.range(1..4);
+    let host = if dice.chance(500) { Host::Node(node) } else { Host::Scheduler(scheduler) };
+    let other = if dice.chance(500) { Host::Node(nodes + 1 - node) } else { Host::Scheduler(4 - scheduler) };
+    match dice.range(0..100) {
+        0..=29 => Fault::Mend,
+        30..=36 => Fault::Isolate(host),
+        37..=44 => Fault::IsolatePartly(host),
+        45..=53 => Fault::CutOneWay(host, other),
+        54..=60 => Fault::SplitScheduler(scheduler),
+        61..=63 => Fault::Orphan(dice.range(1..nodes + 1)),
+        64..=70 => Fault::KillScheduler(scheduler),
+        71..=77 => Fault::PauseScheduler(scheduler, dice.range(500..16_000)),
+        78..=87 => Fault::KillAgent(node),
+        88..=91 if world.climate.boots => Fault::Reboot(node),
+        92 => Fault::KillSchedulers,
+        _ => Fault::Fall(node),
     }
 }
 
-/// Breaks or mends one thing.
+/// The faults of a plot, each with its time in milliseconds.
+pub fn plot(dice: &mut Dice, nodes: u64, loss_ms: u64) -> Vec<(u64, Fault)> {
+    let node = dice.range(1..nodes + 1);
+    let begin_ms = dice.range(12_000..20_000);
+    let later_ms = begin_ms + loss_ms + dice.range(1_000..6_000);
+    let end_ms = later_ms + dice.range(0..1_000);
+    match dice.range(0..10) {
+        // A node is cut off until its tasks run elsewhere; then nobody leads.
+        0 => vec![
+            (begin_ms, Fault::Isolate(Host::Node(node))),
+            (later_ms, Fault::KillSchedulers),
+            (end_ms, Fault::Mend),
+        ],
+        // More than half of the nodes think that nobody leads.
+        1 => vec![(begin_ms, Fault::Orphan(nodes / 2 + 1)), (end_ms + 10_000, Fault::Mend)],
+        // A leader is deposed, but some node still hears it.
+        2 => {
+            let splits = (1..4).map(|id| (begin_ms + id * 200, Fault::SplitScheduler(id)));
+            splits.chain([(later_ms, Fault::Mend)]).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// Breaks or mends the next thing of a storm, and looks for the one after.
 pub fn strike(world: &mut World) {
-    let climate = world.climate;
-    let wait_ms = world.fabric.dice.range(climate.pause_ms.0..climate.pause_ms.1);
-    world.fabric.after(wait_ms, Event::Fault);
-    match world.fabric.dice.range(0..100) {
-        0..=29 => mend(&mut world.fabric),
-        30..=44 => isolate(world),
-        45..=54 => cut_one_way(world),
-        55..=62 => split_schedulers(world),
-        63..=70 => crash_scheduler(world),
-        71..=77 => pause_scheduler(world),
-        78..=87 => crash_agent(world),
-        88..=91 if climate.boots => reboot(world),
-        92..=94 if climate.outages => crash_all_schedulers(world),
-        _ => fall(world),
-    }
+    let (shortest, longest) = world.climate.pause_ms;
+    let wait_ms = world.fabric.dice.range(shortest..longest);
+    world.fabric.after(wait_ms, Event::Storm);
+    let fault = draw(world);
+    befall(world, fault);
 }
 
-fn mend(fabric: &mut Fabric) {
-    fabric.note(|| "the network is mended".into());
-    fabric.mend();
+/// Lets a fault happen.
+pub fn befall(world: &mut World, fault: Fault) {
+    world.fabric.note(|| format!("fault: {fault:?}"));
+    let hosts = machines(world);
+    let fabric = &mut world.fabric;
+    match fault {
+        Fault::Mend => fabric.mend(),
+        Fault::Isolate(alone) => hosts.into_iter().for_each(|other| cut(fabric, alone, other)),
+        Fault::IsolatePartly(alone) => {
+            for other in hosts {
+                if fabric.dice.chance(600) {
+                    cut(fabric, alone, other);
+                }
+            }
+        }
+        Fault::CutOneWay(from, to) => fabric.set_cut(from, to, true),
+        Fault::SplitScheduler(alone) => {
+            (1..4).for_each(|other| cut(fabric, Host::Scheduler(alone), Host::Scheduler(other)));
+        }
+        Fault::Orphan(nodes) => {
+            let pairs = (1..=nodes).flat_map(|node| (1..4).map(move |scheduler| (node, scheduler)));
+            pairs.for_each(|(node, id)| cut(fabric, Host::Node(node), Host::Scheduler(id)));
+        }
+        Fault::KillScheduler(id) => kill_scheduler(world, id, None),
+        Fault::KillSchedulers => {
+            for id in 1..4 {
+                let away_ms = world.fabric.dice.range(8_000..25_000);
+                kill_scheduler(world, id, Some(away_ms));
+            }
+        }
+        Fault::PauseScheduler(id, ms) => {
+            if let Some(scheduler) = world.schedulers.get_mut(&id).filter(|s| s.replica.is_some()) {
+                scheduler.pause(ms, fabric);
+            }
+        }
+        Fault::KillAgent(id) => {
+            if let Some(node) = world.nodes.get_mut(&id).filter(|node| node.up) {
+                node.crash(fabric);
+            }
+        }
+        Fault::Reboot(id) => {
+            if let Some(node) = world.nodes.get_mut(&id).filter(|node| node.up) {
+                node.reboot(fabric);
+            }
+        }
+        Fault::Fall(id) => fall(world, id),
+    }
 }
 
 fn machines(world: &World) -> Vec<Host> {
@@ -69,78 +174,25 @@ fn machines(world: &World) -> Vec<Host> {
     nodes.chain(world.schedulers.keys().map(|id| Host::Scheduler(*id))).collect()
 }
 
-/// One machine reaches nobody, or only some.
-fn isolate(world: &mut World) {
-    let hosts = machines(world);
-    let Some(alone) = world.fabric.dice.pick(&hosts) else { return };
-    let partly = world.fabric.dice.chance(500);
-    world.fabric.note(|| format!("{alone} is cut off{}", if partly { " from some" } else { "" }));
-    for other in hosts {
-        if other != alone && (!partly || world.fabric.dice.chance(600)) {
-            world.fabric.set_cut(alone, other, true);
-            world.fabric.set_cut(other, alone, true);
-        }
+/// Both ways.
+fn cut(fabric: &mut Fabric, one: Host, other: Host) {
+    if one != other {
+        fabric.set_cut(one, other, true);
+        fabric.set_cut(other, one, true);
     }
 }
 
-fn cut_one_way(world: &mut World) {
-    let hosts = machines(world);
-    if let (Some(from), Some(to)) = (world.fabric.dice.pick(&hosts), world.fabric.dice.pick(&hosts)) {
-        world.fabric.note(|| format!("nothing gets from {from} to {to}"));
-        world.fabric.set_cut(from, to, true);
-    }
-}
-
-/// One scheduler can't reach the others, but the nodes can reach all.
-fn split_schedulers(world: &mut World) {
-    let alone = world.fabric.dice.range(1..4);
-    world.fabric.note(|| format!("scheduler-{alone} is cut off from the others"));
-    for other in (1..4).filter(|other| *other != alone) {
-        world.fabric.set_cut(Host::Scheduler(alone), Host::Scheduler(other), true);
-        world.fabric.set_cut(Host::Scheduler(other), Host::Scheduler(alone), true);
-    }
-}
-
-fn crash_scheduler(world: &mut World) {
-    let id = world.fabric.dice.range(1..4);
+fn kill_scheduler(world: &mut World, id: u64, away_ms: Option<u64>) {
     if let Some(scheduler) = world.schedulers.get_mut(&id).filter(|s| s.replica.is_some()) {
-        scheduler.crash(&mut world.fabric);
+        scheduler.crash(away_ms, &mut world.fabric);
     }
 }
 
-fn crash_all_schedulers(world: &mut World) {
-    for scheduler in world.schedulers.values_mut().filter(|s| s.replica.is_some()) {
-        scheduler.crash(&mut world.fabric);
-    }
-}
-
-fn pause_scheduler(world: &mut World) {
-    let (id, ms) = (world.fabric.dice.range(1..4), world.fabric.dice.range(500..16_000));
-    if let Some(scheduler) = world.schedulers.get_mut(&id).filter(|s| s.replica.is_some()) {
-        scheduler.pause(ms, &mut world.fabric);
-    }
-}
-
-fn crash_agent(world: &mut World) {
-    let ids: Vec<u64> = world.nodes.values().filter(|node| node.up).map(|node| node.id).collect();
-    if let Some(node) = world.fabric.dice.pick(&ids).and_then(|id| world.nodes.get_mut(&id)) {
-        node.crash(&mut world.fabric);
-    }
-}
-
-fn reboot(world: &mut World) {
-    let ids: Vec<u64> = world.nodes.values().filter(|node| node.up).map(|node| node.id).collect();
-    if let Some(node) = world.fabric.dice.pick(&ids).and_then(|id| world.nodes.get_mut(&id)) {
-        node.reboot(&mut world.fabric);
-    }
-}
-
-/// Some container ends by itself.
-fn fall(world: &mut World) {
-    let ids: Vec<u64> = world.nodes.keys().copied().collect();
-    let Some(node) = world.fabric.dice.pick(&ids).and_then(|id| world.nodes.get_mut(&id)) else { return };
+/// Some container of a node ends by itself.
+fn fall(world: &mut World, id: u64) {
+    let Some(node) = world.nodes.get_mut(&id) else { return };
     let instances: Vec<_> = node.kernel.containers.keys().cloned().collect();
-    if let Some(id) = world.fabric.dice.pick(&instances) {
-        node.fall(&id, &mut world.fabric);
+    if let Some(instance) = world.fabric.dice.pick(&instances) {
+        node.fall(&instance, &mut world.fabric);
     }
 }

@@ -16,6 +16,7 @@ use crate::user::{Answer, Request};
 use disk::Disk;
 use dray_model::assignment::{Assignment, AssignmentDiff};
 use lead::Leading;
+use scheduler_core::liveness::Timing;
 use scheduler_core::replica::{Answer as Applied, Config, Effects, ReadAnswer, StartError, Ticket};
 use scheduler_core::{Change, Command, Replica, State};
 use sessions::Session;
@@ -105,6 +106,7 @@ pub struct Scheduler {
     pub process: u64,
     /// The machine's clock.
     pub clock: Clock,
+    timing: Timing,
     /// `None` while the process isn't there.
     pub replica: Option<Replica>,
     disk: Disk,
@@ -122,11 +124,12 @@ pub struct Scheduler {
 
 impl Scheduler {
     /// A machine whose process is about to begin.
-    pub fn new(id: u64, clock: Clock) -> Scheduler {
+    pub fn new(id: u64, clock: Clock, timing: Timing) -> Scheduler {
         Scheduler {
             id,
             process: 0,
             clock,
+            timing,
             replica: None,
             disk: Disk::default(),
             writing: None,
@@ -173,7 +176,7 @@ impl Scheduler {
     }
 
     /// The process is killed. What the disk was at is there or isn't.
-    pub fn crash(&mut self, fabric: &mut Fabric) {
+    pub fn crash(&mut self, away_ms: Option<u64>, fabric: &mut Fabric) {
         fabric.note(|| format!("scheduler-{} is killed", self.id));
         if let Some(effects) = self.writing.take().filter(|_| fabric.dice.chance(500)) {
             self.disk.persist(&effects.persist);
@@ -181,9 +184,9 @@ impl Scheduler {
         let disk = std::mem::take(&mut self.disk);
         let history = std::mem::take(&mut self.history);
         let process = self.process + 1;
-        *self = Scheduler { disk, history, process, ..Scheduler::new(self.id, self.clock) };
-        let wait = fabric.dice.delay(200..4_000, 5_000..20_000);
-        self.after(wait, Timer::Start, fabric);
+        *self = Scheduler { disk, history, process, ..Scheduler::new(self.id, self.clock, self.timing) };
+        let soon_ms = fabric.dice.delay(200..4_000, 5_000..20_000);
+        self.after(away_ms.unwrap_or(soon_ms), Timer::Start, fabric);
     }
 
     /// The process is stopped for a while, and doesn't know.

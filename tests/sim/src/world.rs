@@ -1,11 +1,13 @@
 //! Everything together.
 
 use crate::check::{Broken, Checker, restless};
+use crate::dice::Dice;
 use crate::fabric::{Event, Fabric, Host, Packet, Weather};
-use crate::faults::{Climate, strike};
+use crate::faults::{Climate, befall, plot, strike};
 use crate::node::{self, Clock, Node};
 use crate::scheduler::{self, Scheduler};
 use crate::user::User;
+use scheduler_core::liveness::Timing;
 use std::collections::BTreeMap;
 
 /// How long things break.
@@ -69,7 +71,12 @@ impl World {
             offset_ms: 1_000_000 + fabric.dice.range(0..100_000),
             rate: fabric.dice.range(960..1041),
         };
-        let schedulers = (1..=3).map(|id| (id, Scheduler::new(id, clock(&mut fabric)))).collect();
+        let timing = timing(&mut fabric.dice);
+        for (at_ms, fault) in plot(&mut fabric.dice, nodes, timing.loss_ms) {
+            fabric.after(at_ms, Event::Fault(fault));
+        }
+        let scheduler = |id, fabric: &mut Fabric| (id, Scheduler::new(id, clock(fabric), timing));
+        let schedulers = (1..=3).map(|id| scheduler(id, &mut fabric)).collect();
         let nodes: BTreeMap<u64, Node> =
             (1..=nodes).map(|id| (id, Node::new(id, clock(&mut fabric)))).collect();
         let user = User::new(nodes.len() as u64);
@@ -106,8 +113,8 @@ impl World {
             self.fabric.after(2_500, Event::Node(*id, 0, node::Timer::Start));
         }
         self.fabric.after(3_000, Event::User);
-        self.fabric.after(8_000, Event::Fault);
-        self.fabric.weather = self.climate.weather();
+        self.fabric.after(8_000, Event::Storm);
+        self.fabric.weather = self.climate.weather;
     }
 
     fn calm(&mut self) {
@@ -170,8 +177,9 @@ impl World {
                 }
             }
             Event::User => self.user.step(fabric),
-            Event::Fault if self.user.quiet => {}
-            Event::Fault => strike(self),
+            Event::Storm | Event::Fault(_) if self.user.quiet => {}
+            Event::Storm => strike(self),
+            Event::Fault(fault) => befall(self, fault),
         }
         Ok(())
     }
@@ -197,4 +205,11 @@ impl World {
         }
         Ok(())
     }
+}
+
+/// Leases and losses as close to each other as they may be, or less.
+fn timing(dice: &mut Dice) -> Timing {
+    let lease_ms = dice.range(3_000..7_000);
+    let loss_ms = lease_ms + lease_ms / 4 + 1 + dice.range(0..2) * dice.range(0..3_000);
+    Timing { heartbeat_ms: 1_000, lease_ms, loss_ms }
 }

@@ -2,7 +2,7 @@
 
 use super::{Proposer, Reader, Scheduler};
 use crate::fabric::Fabric;
-use scheduler_core::liveness::{Timing, Tracker};
+use scheduler_core::liveness::Tracker;
 use scheduler_core::plan::Config;
 use scheduler_core::{Command, Op, plan};
 
@@ -58,7 +58,7 @@ impl Scheduler {
         let local_ms = self.clock.local(fabric.now_ms);
         if let Some(leading) = self.leading.as_mut().filter(|leading| leading.term == term) {
             fabric.note(|| format!("scheduler-{} leads in term {term}", self.id));
-            leading.tracker = Some(Tracker::new(Timing::default(), local_ms));
+            leading.tracker = Some(Tracker::new(self.timing, local_ms));
         }
     }
 

@@ -4,7 +4,7 @@ use super::{Proposer, Reader, Scheduler, ToNode};
 use crate::fabric::{Fabric, Host, Packet};
 use crate::node::{FromNode, name};
 use dray_model::assignment::{Assignment, MigrationReport, TaskReport};
-use scheduler_core::liveness::{Beat, Timing};
+use scheduler_core::liveness::Beat;
 use scheduler_core::replica::{Done, Unanswered};
 use scheduler_core::{Command, Op, Reply, assignment};
 
@@ -76,7 +76,7 @@ impl Scheduler {
         let tracker = self.leading.as_mut().and_then(|leading| leading.tracker.as_mut());
         let Some(tracker) = tracker else { return self.close(id, fabric) };
         tracker.registered(&name(node), number, local_ms);
-        let (heartbeat_ms, lease_ms) = (Timing::default().heartbeat_ms, Timing::default().lease_ms);
+        let (heartbeat_ms, lease_ms) = (self.timing.heartbeat_ms, self.timing.lease_ms);
         self.say(id, node, ToNode::Welcome { heartbeat_ms, lease_ms }, fabric);
         if let (Some(session), Some(replica)) = (self.sessions.get_mut(&id), &self.replica) {
             session.number = Some(number);
