@@ -4,6 +4,8 @@ use crate::THREE;
 use anyhow::{Context, Result, ensure};
 use dray_e2e::cluster::{Cluster, with};
 use dray_e2e::manifest::{COUNT, shell};
+use sha2::{Digest, Sha256};
+use std::io::Write;
 
 #[test]
 fn bad_input_is_refused_and_changes_nothing() -> Result<()> {
@@ -138,6 +140,10 @@ fn images(cluster: &Cluster) -> Result<()> {
     import("noise.tar", &[7; 4096], &["noise.tar", "archive"])?;
     import("truncated.tar", &good[..good.len() / 2], &["truncated.tar", "archive"])?;
     import("digest.tar", &damaged(&good)?, &["digest.tar", "digest"])?;
+    for (name, archive, entry) in hostile()? {
+        import(name, &archive, &[name, entry])?;
+    }
+    ensure!(!std::path::Path::new("/dray-e2e-escape").exists(), "an archive wrote outside of the store");
     Ok(())
 }
 
@@ -146,6 +152,55 @@ fn damaged(good: &[u8]) -> Result<Vec<u8>> {
     let magic = good.windows(3).position(|bytes| bytes == [0x1f, 0x8b, 8]).context("no gzip layer")?;
     let mut bytes = good.to_vec();
     bytes[magic + 2_000] ^= 1;
+    Ok(bytes)
+}
+
+/// Docker archives whose layer climbs out, and the entry that does: by its name, and by a hard link to what a symbolic
+/// link leads to. (Symbolic links themselves lead within the layer, wherever they point.)
+fn hostile() -> Result<Vec<(&'static str, Vec<u8>, &'static str)>> {
+    let climbing = entry("../../../../dray-e2e-escape", b'0', "", b"out")?;
+    let mut through = entry("link", b'2', "../../../../../etc", b"")?;
+    through.extend(entry("stolen", b'1', "link/passwd", b"")?);
+    Ok(vec![
+        ("climbing.tar", docker_archive(climbing)?, "dray-e2e-escape"),
+        ("through-a-link.tar", docker_archive(through)?, "stolen"),
+    ])
+}
+
+/// An image of one layer, as `docker save` writes it.
+fn docker_archive(mut layer: Vec<u8>) -> Result<Vec<u8>> {
+    layer.extend([0; 1024]);
+    let digest = Sha256::digest(&layer).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let config = format!(
+        r#"{{"architecture":"amd64","os":"linux","config":{{}},"rootfs":{{"type":"layers","diff_ids":["sha256:{digest}"]}}}}"#
+    );
+    let manifest = r#"[{"Config":"config.json","RepoTags":["bad:1"],"Layers":["layer.tar"]}]"#;
+    let mut archive = entry("manifest.json", b'0', "", manifest.as_bytes())?;
+    archive.extend(entry("config.json", b'0', "", config.as_bytes())?);
+    archive.extend(entry("layer.tar", b'0', "", &layer)?);
+    archive.extend([0; 1024]);
+    Ok(archive)
+}
+
+/// One entry of a tar archive: header and padded content.
+fn entry(name: &str, kind: u8, link: &str, content: &[u8]) -> Result<Vec<u8>> {
+    let mut header = [0_u8; 512];
+    let mut put = |at: usize, text: &str| header[at..at + text.len()].copy_from_slice(text.as_bytes());
+    put(0, name);
+    put(100, "0000644\0");
+    put(108, "0000000\0");
+    put(116, "0000000\0");
+    put(124, &format!("{:011o}\0", content.len()));
+    put(136, "00000000000\0");
+    put(148, "        ");
+    put(157, link);
+    put(257, "ustar\x0000");
+    header[156] = kind;
+    let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
+    header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    let mut bytes = header.to_vec();
+    bytes.write_all(content)?;
+    bytes.resize(bytes.len().next_multiple_of(512), 0);
     Ok(bytes)
 }
 

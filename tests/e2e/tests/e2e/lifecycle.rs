@@ -124,7 +124,8 @@ fn containers_that_end_are_restarted_ever_more_slowly() -> Result<()> {
         let log = cluster.ctl(&["logs", "fails-0"])?;
         ensure!(log.contains("here"), "its log: {log:?}");
         killed_for_memory(cluster)?;
-        cluster.ctl(&["delete", "workload", "fails", "hog", "--wait", "--timeout", "30s"]).map(drop)
+        root_file_system(cluster)?;
+        cluster.ctl(&["delete", "workload", "fails", "hog", "plain", "--wait", "--timeout", "30s"]).map(drop)
     })
 }
 
@@ -134,6 +135,29 @@ fn killed_for_memory(cluster: &Cluster) -> Result<()> {
     wait::settled("the hog to be killed", SOON, || {
         let task = cluster.task("hog-0")?;
         ensure!(task.last_exit.as_ref().is_some_and(|exit| exit.oom_killed), "{task:?}");
+        Ok(())
+    })
+}
+
+/// A plain tar of a root file system is an image, too.
+fn root_file_system(cluster: &Cluster) -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let (root, archive) = (dir.path().join("root"), dir.path().join("plain.tar"));
+    std::fs::create_dir_all(root.join("bin"))?;
+    std::fs::create_dir_all(root.join("tmp"))?;
+    std::fs::copy("/bin/busybox", root.join("bin/busybox")).context("busybox-static must be installed")?;
+    std::os::unix::fs::symlink("busybox", root.join("bin/sh"))?;
+    let status =
+        std::process::Command::new("tar").arg("-cf").arg(&archive).arg("-C").arg(&root).arg(".").status()?;
+    ensure!(status.success(), "tar: {status}");
+    cluster.ctl(&["image", "import", &archive.to_string_lossy(), "--name", "plain:1"])?;
+    let manifest =
+        shell("plain", 1, "echo from a plain root; /bin/busybox sleep 600").replace("busybox:1", "plain:1");
+    cluster.apply(&manifest)?;
+    cluster.running("plain-0")?;
+    wait::settled("its line", SOON, || {
+        let log = cluster.ctl(&["logs", "plain-0"])?;
+        ensure!(log.contains("from a plain root"), "{log:?}");
         Ok(())
     })
 }
