@@ -44,10 +44,11 @@ pub async fn run(config: Config) -> Result<()> {
     if ended.is_ok() {
         hand_over(&cluster).await;
     }
-    leading.abort();
     stop.send_replace(true);
-    // Streams don't end by themselves; a stop doesn't wait for them.
+    // Streams don't end by themselves; a stop doesn't wait for them. Sessions
+    // do: the leader's loop tells agents where to go before it is aborted.
     let _ = timeout(GRACE, futures::future::join(tcp, unix)).await;
+    leading.abort();
     ended
 }
 
