@@ -22,7 +22,7 @@ images: setup ## make the example images in target/images
 	examples/images/build.sh
 
 demo: images ## a cluster, Redis, a client, a migration there and back, a dead leader, and a table of it all
-	cargo build --release $(PROGRAMS)
+	cargo build --locked --release $(PROGRAMS)
 	target/release/dray-demo
 
 test: images ## run every test: unit, simulation, end to end
@@ -39,7 +39,7 @@ $(TOOLS)/bin/cargo-deny:
 
 bench: images ## figures beside plain CRIU and runc (target/bench/report.json)
 	command -v runc >/dev/null || apt-get -qq --yes --no-install-recommends install runc >/dev/null
-	cargo build --release $(PROGRAMS)
+	cargo build --locked --release $(PROGRAMS)
 	target/release/dray-bench
 
 clean: ## remove what was built

@@ -7,11 +7,11 @@ log=$(mktemp "${TMPDIR:-/tmp}/dray-tests.XXXXXX")
 trap 'rm -f "$log"' EXIT
 
 # The end-to-end tests run the binaries of this same build.
-cargo build --workspace --all-targets
+cargo build --locked --workspace --all-targets
 
 status=0
 if cargo nextest --version >/dev/null 2>&1; then
-    cargo nextest run --workspace --no-fail-fast 2>&1 | tee "$log" || status=$?
+    cargo nextest run --locked --workspace --no-fail-fast 2>&1 | tee "$log" || status=$?
     # Summary [  12.3s] 99 tests run: 97 passed (1 slow), 1 failed, 1 timed out, 3 skipped
     counts='
         /Summary \[/ {
@@ -22,7 +22,7 @@ if cargo nextest --version >/dev/null 2>&1; then
             }
         }'
 else
-    cargo test --workspace --no-fail-fast 2>&1 | tee "$log" || status=$?
+    cargo test --locked --workspace --no-fail-fast 2>&1 | tee "$log" || status=$?
     # test result: ok. 12 passed; 0 failed; 0 ignored; ...
     counts='/^test result:/ { passed += $4; failed += $6 }'
 fi
