@@ -20,6 +20,7 @@ mod exec;
 mod init;
 mod mounts;
 mod namespaces;
+mod overlay;
 mod process;
 mod program;
 mod rootfs;

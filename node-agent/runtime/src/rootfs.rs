@@ -10,8 +10,6 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use caps::CapSet;
-use nix::unistd::{Gid, Uid, setegid, seteuid};
 use rustix::fs::{CWD, Mode, mkdirat};
 use rustix::io::Errno;
 use rustix::mount::{
@@ -26,13 +24,9 @@ use crate::cgroup::{Cgroup, Hierarchy};
 use crate::devices::{DeviceError, fill_dev};
 use crate::mounts::{KernelFs, MountKind, MountPlan, MountPlanError, plan_mounts};
 use crate::namespaces::{IdmapNamespace, NamespaceError};
+use crate::overlay::{Overlay, OverlayError};
 use crate::shim::state::Backing;
 use crate::sys::{Depth, MountAttr, mount_setattr};
-
-/// Options that keep an upper directory valid under another overlay of equal layers: nothing in it may depend on inode
-/// numbers, file handles or data that stayed in a lower layer.
-const MOVABLE: [(&str, &str); 4] =
-    [("index", "off"), ("xino", "off"), ("metacopy", "off"), ("redirect_dir", "off")];
 
 /// A mount couldn't be made.
 #[derive(Debug, Error)]
@@ -56,14 +50,8 @@ pub(crate) enum RootfsError {
         #[source]
         cause: io::Error,
     },
-    #[error("mount the overlay root file system: {step}")]
-    Overlay {
-        step: String,
-        #[source]
-        cause: io::Error,
-    },
-    #[error("an overlay needs at least one layer")]
-    NoLayers,
+    #[error(transparent)]
+    Overlay(#[from] OverlayError),
 }
 
 /// Attributes of everything that holds no programs and no devices.
@@ -177,74 +165,15 @@ fn prepare_mount(
     Ok(())
 }
 
-/// The overlay over all layers, lowest last as the kernel wants them, with the ids of `userns`.
+/// The overlay over all layers, with the ids of `userns`.
 fn overlay(bundle: &Bundle, userns: Option<BorrowedFd<'_>>) -> Result<OwnedFd, RootfsError> {
-    if bundle.layers.is_empty() {
-        return Err(RootfsError::NoLayers);
-    }
     make_dir(&bundle.upper_dir(), 0o755)?;
     make_dir(&bundle.work_dir(), 0o700)?;
     let read_only = MountAttr { set: libc::MOUNT_ATTR_RDONLY, ..MountAttr::default() };
     let lower = |layer: &PathBuf| bind(layer, false, with_idmap(read_only, userns));
-    let layers = bundle.layers.iter().rev().map(lower).collect::<Result<Vec<_>, _>>()?;
+    let layers = bundle.layers.iter().map(lower).collect::<Result<Vec<_>, _>>()?;
     let writable = bind(&bundle.writable_dir, false, idmap_attr(userns))?;
-    let paths = OverlayPaths {
-        lower: layers.iter().map(|fd| format!("/proc/self/fd/{}", fd.as_raw_fd())).collect(),
-        upper: format!("/proc/self/fd/{}/upper", writable.as_raw_fd()),
-        work: format!("/proc/self/fd/{}/work", writable.as_raw_fd()),
-    };
-    create_overlay(&paths, bundle.root_id())
-}
-
-/// Paths through our own descriptors: they reach detached mounts, and they are short.
-struct OverlayPaths {
-    lower: Vec<String>,
-    upper: String,
-    work: String,
-}
-
-fn create_overlay(paths: &OverlayPaths, owner: u32) -> Result<OwnedFd, RootfsError> {
-    let failed = |step: &str| {
-        let step = step.to_owned();
-        move |errno: Errno| RootfsError::Overlay { step, cause: errno.into() }
-    };
-    let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(failed("open"))?;
-    set_lower(&context, &paths.lower).map_err(failed("set the layers"))?;
-    fsconfig_set_string(&context, "upperdir", &paths.upper).map_err(failed("set the upper directory"))?;
-    fsconfig_set_string(&context, "workdir", &paths.work).map_err(failed("set the work directory"))?;
-    for (key, value) in MOVABLE {
-        fsconfig_set_string(&context, key, value).map_err(failed(key))?;
-    }
-    // With ids mapped, the node's root has no id inside of the upper directory: the mounter must be the container's root,
-    // or the kernel can't make the work directory and quietly turns the mount read-only.
-    as_owner(owner, || fsconfig_create(&context)).map_err(failed("create"))?;
-    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_NODEV)
-        .map_err(failed("mount"))
-}
-
-/// Names the layers one by one (Linux 6.7), or all in one option where that is unknown.
-fn set_lower(context: &OwnedFd, layers: &[String]) -> Result<(), Errno> {
-    let one_by_one = layers.iter().try_for_each(|layer| fsconfig_set_string(context, "lowerdir+", layer));
-    match one_by_one {
-        Err(Errno::INVAL) => fsconfig_set_string(context, "lowerdir", layers.join(":")),
-        done => done,
-    }
-}
-
-/// Calls `act` with the effective ids of `owner` and all capabilities.
-fn as_owner<T>(owner: u32, act: impl FnOnce() -> Result<T, Errno>) -> Result<T, Errno> {
-    if owner == 0 {
-        return act();
-    }
-    let errno = |errno: nix::Error| Errno::from_raw_os_error(errno as i32);
-    setegid(Gid::from_raw(owner)).map_err(errno)?;
-    seteuid(Uid::from_raw(owner)).map_err(errno)?;
-    // Leaving uid 0 took the effective capabilities; the permitted ones stayed.
-    let raised = caps::read(None, CapSet::Permitted).and_then(|all| caps::set(None, CapSet::Effective, &all));
-    let result = raised.map_err(|_| Errno::PERM).and_then(|()| act());
-    seteuid(Uid::from_raw(0)).map_err(errno)?;
-    setegid(Gid::from_raw(0)).map_err(errno)?;
-    result
+    Ok(Overlay { layers, writable, owner: bundle.root_id() }.mount()?)
 }
 
 /// A detached copy of the mount at `path`.

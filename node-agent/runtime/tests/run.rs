@@ -144,3 +144,28 @@ fn the_nodes_own_user_namespace_is_possible() {
     assert_eq!(exit.code, 0, "{log:#?}");
     assert_eq!(log, ["         0          0 4294967295", "CapEff:\t00000000800425fb"]);
 }
+
+#[test]
+fn layers_lie_on_top_of_each_other() {
+    let node = Node::new();
+    let mut bundle =
+        node.script("layers@1", "cat /which; ls /etc/gone /etc/passwd; echo own > /which; cat /which");
+    for number in 1..=40 {
+        let layer = node.dir.path().join(format!("layer-{number}"));
+        std::fs::create_dir_all(layer.join("etc")).expect("mkdir");
+        std::fs::write(layer.join("which"), format!("layer {number}\n")).expect("write");
+        if number == 1 {
+            std::fs::write(layer.join("etc/gone"), "").expect("write");
+        }
+        bundle.layers.push(layer);
+    }
+    // A whiteout: a device 0:0.
+    let gone = node.dir.path().join("layer-40/etc/gone");
+    nix::sys::stat::mknod(&gone, nix::sys::stat::SFlag::S_IFCHR, nix::sys::stat::Mode::empty(), 0)
+        .expect("mknod");
+    let (_, log) = node.run(&bundle);
+    let (mut stdout, stderr): (Vec<_>, Vec<_>) = log.into_iter().partition(|line| !line.starts_with("ls:"));
+    stdout.sort();
+    assert_eq!(stdout, ["/etc/passwd", "layer 40", "own"]);
+    assert_eq!(stderr, ["ls: /etc/gone: No such file or directory"]);
+}
