@@ -146,10 +146,14 @@ impl Lab {
 
     /// SIGTERM; the exit code.
     pub(crate) fn terminate(&mut self, id: u64) -> Option<i32> {
-        let mut child = self.processes.remove(&id).unwrap();
-        let status = Command::new("kill").arg(child.id().to_string()).status().unwrap();
-        assert!(status.success());
-        child.wait().unwrap().code()
+        self.signal(id, "TERM");
+        self.processes.remove(&id).unwrap().wait().unwrap().code()
+    }
+
+    /// Sends a signal, by its name.
+    pub(crate) fn signal(&self, id: u64, name: &str) {
+        let process = self.processes[&id].id().to_string();
+        assert!(Command::new("kill").args(["-s", name, &process]).status().unwrap().success());
     }
 
     /// What a scheduler wrote to its log.

@@ -6,6 +6,8 @@ use dray_proto::status::{details, leader_hint};
 use dray_proto::v1 as wire;
 use std::time::Duration;
 use tonic::{Code, Status};
+use wire::agent_message::Message;
+use wire::cluster_client::ClusterClient;
 use wire::nodes_client::NodesClient;
 use wire::tasks_client::TasksClient;
 use wire::workloads_client::WorkloadsClient;
@@ -101,4 +103,42 @@ async fn an_agent_goes_on_with_the_next_leader() {
     agent.beat(1).await.unwrap();
     assert_eq!(agent.assignment.tasks.len(), 1);
     assert_eq!(task(&lab, "redis-0").await.epoch, 1, "it was not touched");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_was_asleep_extends_no_lease() {
+    let lab = Lab::start();
+    let mut agent = FakeAgent::attach(&lab, "node-1").await;
+    agent.beat(1).await.unwrap();
+    let sleeper = lab.leader().await;
+    lab.signal(sleeper, "STOP");
+    let mut others = lab.ids();
+    others.retain(|id| *id != sleeper);
+    until("another leader", || async {
+        let status = ClusterClient::new(lab.admin(others[0])).status(wire::StatusRequest {}).await.ok()?;
+        status.into_inner().schedulers.iter().any(|s| s.leader && s.id != sleeper).then_some(())
+    })
+    .await;
+    // It finds this heartbeat when it wakes up, and still believes that it leads.
+    agent.say(Message::Heartbeat(wire::Heartbeat { sequence: 2 })).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    lab.signal(sleeper, "CONT");
+    let refused = agent.beat(2).await.unwrap_err();
+    assert_eq!(details(&refused).reason, "NotLeader", "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_without_a_majority_acknowledges_nothing() {
+    let lab = Lab::start();
+    let mut agent = FakeAgent::attach(&lab, "node-1").await;
+    let leader = lab.leader().await;
+    let followers: Vec<u64> = lab.ids().into_iter().filter(|id| *id != leader).collect();
+    followers.iter().for_each(|id| lab.signal(*id, "STOP"));
+    let refused = agent.beat(1).await.unwrap_err();
+    assert_eq!(details(&refused).reason, "NotLeader", "it steps down: {refused:?}");
+    let mut client = WorkloadsClient::new(lab.admin(leader));
+    let refused = client.apply(workload("redis", 0)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable);
+    followers.iter().for_each(|id| lab.signal(*id, "CONT"));
+    until("a majority", || async { client.clone().apply(workload("redis", 0)).await.ok() }).await;
 }
