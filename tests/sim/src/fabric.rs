@@ -76,7 +76,7 @@ pub enum Packet {
     Answer(Answer),
 }
 
-/// How bad the network is, in thousandths.
+/// How bad network and disks are, in thousandths.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Weather {
     /// Datagrams that are lost.
@@ -85,6 +85,8 @@ pub struct Weather {
     pub doubled: u64,
     /// Streams that break at a message.
     pub breaks: u64,
+    /// Writes for which a scheduler's disk takes long.
+    pub slow_writes: u64,
 }
 
 #[derive(Debug)]
@@ -135,7 +137,7 @@ pub struct Fabric {
     pub now_ms: u64,
     /// Chance.
     pub dice: Dice,
-    /// How bad the network is.
+    /// How bad network and disks are.
     pub weather: Weather,
     queue: BinaryHeap<Reverse<Entry>>,
     order: u64,

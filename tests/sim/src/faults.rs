@@ -4,14 +4,16 @@
 
 use crate::dice::Dice;
 use crate::fabric::{Event, Fabric, Host, Weather};
+use crate::scheduler::Scheduler;
 use crate::world::World;
+use scheduler_core::Replica;
 
 /// How often things break in one run.
 #[derive(Debug, Clone, Copy)]
 pub struct Climate {
     /// The shortest and longest time between two faults.
     pause_ms: (u64, u64),
-    /// The network's part of it.
+    /// The network's and the disks' part of it.
     pub weather: Weather,
     /// Whether machines boot, beside all else.
     boots: bool,
@@ -28,6 +30,7 @@ impl Climate {
                 loss: if rough { dice.range(0..80) } else { 0 },
                 doubled: dice.range(0..60),
                 breaks: dice.range(0..10),
+                slow_writes: if rough { 20 } else { dice.range(0..400) },
             },
             boots: dice.chance(600),
         }
@@ -49,6 +52,9 @@ pub enum Fault {
     SplitScheduler(u64),
     /// So many nodes reach no scheduler, but each other.
     Orphan(u64),
+    /// The leader reaches no other scheduler, and is stopped for so many
+    /// milliseconds; a node reaches no scheduler but this one.
+    Depose(u64, u64),
     /// A scheduler's process is killed.
     KillScheduler(u64),
     /// All are, for a long while.
@@ -91,22 +97,24 @@ fn draw(world: &mut World) -> Fault {
 pub fn plot(dice: &mut Dice, nodes: u64, loss_ms: u64) -> Vec<(u64, Fault)> {
     let node = dice.range(1..nodes + 1);
     let begin_ms = dice.range(12_000..20_000);
-    let later_ms = begin_ms + loss_ms + dice.range(1_000..6_000);
-    let end_ms = later_ms + dice.range(0..1_000);
-    match dice.range(0..10) {
+    let lost_ms = begin_ms + loss_ms;
+    let later_ms = lost_ms + dice.range(1_000..6_000);
+    match dice.range(0..8) {
         // A node is cut off until its tasks run elsewhere; then nobody leads.
         0 => vec![
             (begin_ms, Fault::Isolate(Host::Node(node))),
             (later_ms, Fault::KillSchedulers),
-            (end_ms, Fault::Mend),
+            (later_ms + dice.range(0..1_000), Fault::Mend),
         ],
         // More than half of the nodes think that nobody leads.
-        1 => vec![(begin_ms, Fault::Orphan(nodes / 2 + 1)), (end_ms + 10_000, Fault::Mend)],
-        // A leader is deposed, but some node still hears it.
-        2 => {
-            let splits = (1..4).map(|id| (begin_ms + id * 200, Fault::SplitScheduler(id)));
-            splits.chain([(later_ms, Fault::Mend)]).collect()
-        }
+        1 => vec![(begin_ms, Fault::Orphan(nodes / 2 + 1)), (later_ms + 10_000, Fault::Mend)],
+        // A leader is deposed and doesn't know, and some node still hears it.
+        2 => vec![(begin_ms, Fault::Depose(node, dice.range(0..3_000))), (later_ms, Fault::Mend)],
+        // A node comes back just when it is declared lost.
+        3 => vec![
+            (begin_ms, Fault::Isolate(Host::Node(node))),
+            (lost_ms - 600 + dice.range(0..800), Fault::Mend),
+        ],
         _ => Vec::new(),
     }
 }
@@ -143,6 +151,7 @@ pub fn befall(world: &mut World, fault: Fault) {
             let pairs = (1..=nodes).flat_map(|node| (1..4).map(move |scheduler| (node, scheduler)));
             pairs.for_each(|(node, id)| cut(fabric, Host::Node(node), Host::Scheduler(id)));
         }
+        Fault::Depose(node, ms) => depose(world, node, ms),
         Fault::KillScheduler(id) => kill_scheduler(world, id, None),
         Fault::KillSchedulers => {
             for id in 1..4 {
@@ -180,6 +189,17 @@ fn cut(fabric: &mut Fabric, one: Host, other: Host) {
         fabric.set_cut(one, other, true);
         fabric.set_cut(other, one, true);
     }
+}
+
+fn depose(world: &mut World, node: u64, ms: u64) {
+    let leads = |scheduler: &&mut Scheduler| scheduler.replica.as_ref().is_some_and(Replica::leads);
+    let Some(leader) = world.schedulers.values_mut().find(leads) else { return };
+    let others = (1..4).filter(|other| *other != leader.id);
+    for other in others {
+        cut(&mut world.fabric, Host::Scheduler(leader.id), Host::Scheduler(other));
+        cut(&mut world.fabric, Host::Node(node), Host::Scheduler(other));
+    }
+    leader.pause(ms, &mut world.fabric);
 }
 
 fn kill_scheduler(world: &mut World, id: u64, away_ms: Option<u64>) {

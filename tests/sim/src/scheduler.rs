@@ -284,7 +284,8 @@ impl Scheduler {
             self.finish(effects, fabric);
         } else {
             self.writing = Some(effects);
-            let takes_ms = fabric.dice.delay(1..6, 20..600);
+            let slow = fabric.dice.chance(fabric.weather.slow_writes);
+            let takes_ms = fabric.dice.range(if slow { 20..600 } else { 1..6 });
             self.after(takes_ms, Timer::Persisted, fabric);
         }
     }

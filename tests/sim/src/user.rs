@@ -116,7 +116,7 @@ impl User {
 
     fn interfere(&mut self, fabric: &mut Fabric) -> Op {
         let node = name(fabric.dice.range(1..self.nodes + 1));
-        match fabric.dice.range(0..12) {
+        match fabric.dice.range(0..13) {
             0 => Op::Drain { node },
             1 => Op::Uncordon { node },
             2 => {
@@ -128,6 +128,7 @@ impl User {
                 apply("web", 3, self.version, "restart")
             }
             4 if fabric.dice.chance(300) => Op::DeleteWorkload { name: workload("web"), etag: None },
+            6 => apply("db", 1, 0, if fabric.dice.chance(500) { "restart" } else { "wait" }),
             5 => {
                 let id = fabric.dice.pick(&self.migrations).unwrap_or(MigrationId(1));
                 Op::AbortMigration { id, failure: "cancelled by the user".into() }
