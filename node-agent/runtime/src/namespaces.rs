@@ -4,6 +4,10 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
 
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 use thiserror::Error;
@@ -39,6 +43,19 @@ pub(crate) fn container_flags(idmap: Option<IdMap>) -> u64 {
         libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC | libc::CLONE_NEWNET;
     let user = if idmap.is_some() { libc::CLONE_NEWUSER } else { 0 };
     u64::from((always | user | libc::CLONE_NEWTIME).cast_unsigned())
+}
+
+/// Gives this process a mount namespace of its own, once: what it mounts is seen by nobody else and goes with it. It follows
+/// the node's unmounts, so that it keeps nothing busy there.
+pub(crate) fn ensure_own_mounts() -> io::Result<()> {
+    static DONE: AtomicBool = AtomicBool::new(false);
+    if DONE.load(Ordering::Relaxed) {
+        return Ok(());
+    }
+    unshare(CloneFlags::CLONE_NEWNS)?;
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>)?;
+    DONE.store(true, Ordering::Relaxed);
+    Ok(())
 }
 
 /// Maps the ids `0..size` of `pid`'s new user namespace, and opens it. Only its parent namespace's root may.

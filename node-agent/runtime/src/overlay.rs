@@ -3,14 +3,19 @@
 use std::env::set_current_dir;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::PathBuf;
 
 use caps::CapSet;
 use nix::unistd::{Gid, Uid, setegid, seteuid};
+use rustix::fs::CWD;
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, UnmountFlags, fsconfig_create,
+    fsconfig_set_string, fsmount, fsopen, move_mount, unmount,
 };
 use thiserror::Error;
+
+use crate::namespaces::ensure_own_mounts;
 
 /// Options that keep an upper directory valid under another overlay of equal layers: nothing in it may depend on inode
 /// numbers, file handles or data that stayed in a lower layer.
@@ -20,15 +25,22 @@ const MOVABLE: [(&str, &str); 4] =
 /// The kernel takes no longer option.
 const OPTION_BYTES_MAX: usize = 255;
 
-/// What an overlay is made of: detached mounts, ids mapped already.
+/// What an overlay is made of.
 #[derive(Debug)]
 pub(crate) struct Overlay {
     /// Lowest first.
-    pub layers: Vec<OwnedFd>,
+    pub layers: Vec<Layer>,
     /// Holds the directories `upper` and `work`.
-    pub writable: OwnedFd,
+    pub writable: Layer,
     /// The node's id of the container's root.
     pub owner: u32,
+}
+
+/// A directory, and a detached mount of it with the ids mapped.
+#[derive(Debug)]
+pub(crate) struct Layer {
+    pub path: PathBuf,
+    pub mount: OwnedFd,
 }
 
 /// The overlay couldn't be mounted.
@@ -46,8 +58,18 @@ pub(crate) enum OverlayError {
     },
 }
 
+fn step(step: &'static str) -> impl FnOnce(io::Error) -> OverlayError {
+    move |cause| OverlayError::Mount { step, cause }
+}
+
 fn failed(step: &'static str) -> impl FnOnce(Errno) -> OverlayError {
     move |errno| OverlayError::Mount { step, cause: errno.into() }
+}
+
+impl Layer {
+    fn attach(&self) -> Result<(), Errno> {
+        move_mount(&self.mount, "", CWD, &self.path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+    }
 }
 
 impl Overlay {
@@ -57,12 +79,28 @@ impl Overlay {
             return Err(OverlayError::NoLayers);
         }
         match self.mount_with(Self::name_layers_singly) {
-            // An older kernel doesn't know the option, and may say so only at the end.
             Err(OverlayError::Mount { cause, .. }) if cause.raw_os_error() == Some(libc::EINVAL) => {
-                self.mount_with(Self::name_layers_together)
+                self.mount_on_older_kernel()
             }
             mounted => mounted,
         }
+    }
+
+    /// Before Linux 6.15 layers must be attached in our mount namespace, and before 6.7 they can't be named one by one.
+    ///
+    /// They are attached over their own directories, in a namespace of ours, for as long as it takes: the overlay then has
+    /// its own copies of the mounts.
+    fn mount_on_older_kernel(&self) -> Result<OwnedFd, OverlayError> {
+        ensure_own_mounts().map_err(step("make a mount namespace"))?;
+        let all = || self.layers.iter().chain([&self.writable]);
+        let attached = all().try_for_each(Layer::attach).map_err(failed("attach the layers"));
+        let mounted = attached.and_then(|()| self.mount_with(Self::name_layers_together));
+        // Also after an error: nothing else of ours may see the directories with the container's ids. What wasn't
+        // attached can't be detached, which is as well.
+        for layer in all() {
+            let _detached = unmount(&layer.path, UnmountFlags::DETACH);
+        }
+        mounted
     }
 
     fn mount_with(
@@ -71,10 +109,9 @@ impl Overlay {
     ) -> Result<OwnedFd, OverlayError> {
         let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(failed("open"))?;
         // Paths relative to our own descriptors: they reach detached mounts, and they are short.
-        let base = |step| move |cause: io::Error| OverlayError::Mount { step, cause };
-        set_current_dir("/proc/self/fd").map_err(base("look at our own descriptors"))?;
+        set_current_dir("/proc/self/fd").map_err(step("look at our own descriptors"))?;
         let made = name_layers(self, &context).and_then(|()| self.create(&context));
-        set_current_dir("/").map_err(base("leave our own descriptors"))?;
+        set_current_dir("/").map_err(step("leave our own descriptors"))?;
         made?;
         fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_NODEV)
             .map_err(failed("mount"))
@@ -83,7 +120,7 @@ impl Overlay {
     /// One option per layer (Linux 6.7). The kernel wants the highest first.
     fn name_layers_singly(&self, context: &OwnedFd) -> Result<(), OverlayError> {
         self.layers.iter().rev().try_for_each(|layer| {
-            fsconfig_set_string(context, "lowerdir+", layer.as_raw_fd().to_string())
+            fsconfig_set_string(context, "lowerdir+", layer.mount.as_raw_fd().to_string())
                 .map_err(failed("add a layer"))
         })
     }
@@ -91,7 +128,7 @@ impl Overlay {
     /// All layers in one option.
     fn name_layers_together(&self, context: &OwnedFd) -> Result<(), OverlayError> {
         let names: Vec<String> =
-            self.layers.iter().rev().map(|layer| layer.as_raw_fd().to_string()).collect();
+            self.layers.iter().rev().map(|layer| layer.mount.as_raw_fd().to_string()).collect();
         let names = names.join(":");
         if names.len() > OPTION_BYTES_MAX {
             return Err(OverlayError::TooManyLayers(self.layers.len()));
@@ -100,7 +137,7 @@ impl Overlay {
     }
 
     fn create(&self, context: &OwnedFd) -> Result<(), OverlayError> {
-        let writable = self.writable.as_raw_fd();
+        let writable = self.writable.mount.as_raw_fd();
         let set =
             |key: &'static str, value: &str| fsconfig_set_string(context, key, value).map_err(failed(key));
         set("upperdir", &format!("{writable}/upper"))?;

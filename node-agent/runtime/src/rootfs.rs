@@ -24,7 +24,7 @@ use crate::cgroup::{Cgroup, Hierarchy};
 use crate::devices::{DeviceError, fill_dev};
 use crate::mounts::{KernelFs, MountKind, MountPlan, MountPlanError, plan_mounts};
 use crate::namespaces::{IdmapNamespace, NamespaceError};
-use crate::overlay::{Overlay, OverlayError};
+use crate::overlay::{Layer, Overlay, OverlayError};
 use crate::shim::state::Backing;
 use crate::sys::{Depth, MountAttr, mount_setattr};
 
@@ -170,9 +170,10 @@ fn overlay(bundle: &Bundle, userns: Option<BorrowedFd<'_>>) -> Result<OwnedFd, R
     make_dir(&bundle.upper_dir(), 0o755)?;
     make_dir(&bundle.work_dir(), 0o700)?;
     let read_only = MountAttr { set: libc::MOUNT_ATTR_RDONLY, ..MountAttr::default() };
-    let lower = |layer: &PathBuf| bind(layer, false, with_idmap(read_only, userns));
-    let layers = bundle.layers.iter().map(lower).collect::<Result<Vec<_>, _>>()?;
-    let writable = bind(&bundle.writable_dir, false, idmap_attr(userns))?;
+    let layer = |path: &PathBuf, attr| Ok(Layer { path: path.clone(), mount: bind(path, false, attr)? });
+    let lower = |path: &PathBuf| layer(path, with_idmap(read_only, userns));
+    let layers = bundle.layers.iter().map(lower).collect::<Result<Vec<_>, RootfsError>>()?;
+    let writable = layer(&bundle.writable_dir, idmap_attr(userns))?;
     Ok(Overlay { layers, writable, owner: bundle.root_id() }.mount()?)
 }
 

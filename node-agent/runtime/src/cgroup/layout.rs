@@ -13,7 +13,7 @@ use super::{Cgroup, Controller, Hierarchy, Version};
 use crate::bundle::InstanceId;
 
 /// The leaf that the agent moves itself into on the v2 tree, where a cgroup with children can't hold processes.
-const AGENT_LEAF: &str = "agent";
+const AGENT_LEAF: &str = "dray-agent";
 
 /// The directory below which one agent makes its containers' cgroups.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -231,8 +231,12 @@ impl CgroupMount<'_> {
         self.options.iter().copied().find(|option| v1_controller(option).is_some()).unwrap_or_default()
     }
 
-    /// Where the cgroup `path` is seen through this mount.
+    /// Where the cgroup `path` is seen through this mount. A leaf that we have moved into before is not where we belong.
     fn directory_of(&self, path: &str) -> PathBuf {
+        let path = match self.version {
+            Version::V1 => path,
+            Version::V2 => path.strip_suffix(AGENT_LEAF).map_or(path, |parent| parent.trim_end_matches('/')),
+        };
         let inside = Path::new(path).strip_prefix(self.root).unwrap_or(Path::new(""));
         if inside.as_os_str().is_empty() { self.point.clone() } else { self.point.join(inside) }
     }
@@ -336,6 +340,16 @@ mod tests {
         );
         assert!(cgroup.unified().is_some());
         assert_eq!(delegated(&cgroup.hierarchies[0]), "+cpu +memory +pids");
+    }
+
+    #[test]
+    fn the_leaf_an_agent_has_moved_into_is_not_its_own_cgroup() {
+        for (path, dir) in
+            [("/x.service/dray-agent", "/sys/fs/cgroup/x.service"), ("/dray-agent", "/sys/fs/cgroup")]
+        {
+            let cgroup = own_cgroup(V2, &format!("0::{path}\n"), &|_| "memory".into());
+            assert_eq!(cgroup.hierarchies[0].dir, Path::new(dir));
+        }
     }
 
     #[test]

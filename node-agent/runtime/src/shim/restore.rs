@@ -30,6 +30,7 @@ use super::state::{Backing, Durability, External, Hook, Phase, ProcessId};
 use super::{Shim, complain};
 use crate::client::Process;
 use crate::error::chain;
+use crate::namespaces::ensure_own_mounts;
 use crate::rootfs::{self, Steps, What};
 
 /// A restore that waits for its checkpoint.
@@ -54,7 +55,7 @@ impl Shim {
         self.require("prepare", Phase::Empty)?;
         self.state.created_at_ms = Some(now_ms());
         check_searchable(&self.run_dir).map_err(refused)?;
-        own_mounts().map_err(refused)?;
+        ensure_own_mounts().map_err(refused)?;
         prepare_cgroup(&self.bundle).map_err(refused)?;
         let (steps, empty) = rootfs::prepare_mounts(&self.bundle).map_err(refused)?;
         let masked = self.bundle.spec.linux().as_ref().and_then(|linux| linux.masked_paths().clone());
@@ -204,14 +205,6 @@ fn start_criu(
         log_level: LogLevel::Errors,
     };
     prepare(&criu, spec, [None, Some(ends.stdout.as_fd()), Some(ends.stderr.as_fd())])
-}
-
-/// A mount namespace of our own: what a restore mounts is seen by nobody else and goes with us. It follows the node's
-/// unmounts, so that it keeps nothing busy there.
-fn own_mounts() -> io::Result<()> {
-    use nix::mount::{MsFlags, mount};
-    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS)?;
-    Ok(mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>)?)
 }
 
 /// CRIU's child enters the container's user namespace before it opens the mounts staged below `run_dir`.
