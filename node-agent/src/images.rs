@@ -4,6 +4,7 @@ use crate::context::Context;
 use anyhow::{Context as _, Result, bail};
 use container_image::{Digest, Reference, UnpackLimits};
 use dray_model::assignment::{ImageAssignment, ImageReport};
+use dray_proto::connect::Whom;
 use dray_proto::v1::FetchImageRequest;
 use dray_proto::v1::peer_client::PeerClient;
 use std::collections::BTreeMap;
@@ -113,7 +114,7 @@ async fn ensure(context: &Context, image: &ImageAssignment) -> Result<Digest> {
 }
 
 async fn fetch(context: &Context, holder: &str, reference: &Reference, digest: &Digest) -> Result<()> {
-    let mut peer = PeerClient::new(context.credentials.channel(holder)?);
+    let mut peer = PeerClient::new(context.credentials.channel_to(holder, Whom::AnyNode)?);
     let request = FetchImageRequest { reference: reference.to_string(), digest: digest.to_string() };
     let chunks = peer.fetch_image(request).await?.into_inner();
     let chunks = chunks.map(|chunk| chunk.map(|chunk| chunk.data).map_err(std::io::Error::other));

@@ -7,6 +7,8 @@
 use crate::context::Context;
 use crate::node::Message;
 use agent_core::fence;
+use dray_proto::connect::Whom;
+use dray_proto::tls::Peer;
 use dray_proto::v1::ContactRequest;
 use dray_proto::v1::peer_client::PeerClient;
 use futures::future::join_all;
@@ -119,9 +121,9 @@ pub(crate) async fn keep(context: Context) {
 /// How long ago each other node heard from a leader.
 async fn ask(context: &Context) -> Vec<Option<Option<Duration>>> {
     let assignment = context.assignment.borrow().clone();
-    let peers = assignment.peers.values().map(|peer| peer.peer_address.to_string());
-    let asked = peers.map(|address| async move {
-        let channel = context.credentials.channel(&address).ok()?;
+    let asked = assignment.peers.iter().map(|(name, peer)| async move {
+        let whom = Whom::Exactly(Peer::Node(name.clone()));
+        let channel = context.credentials.channel_to(&peer.peer_address.to_string(), whom).ok()?;
         let mut peer = PeerClient::new(channel);
         let answer = timeout(ANSWER, peer.contact(ContactRequest {})).await.ok()?.ok()?;
         Some(answer.into_inner().age_ms.map(Duration::from_millis))

@@ -11,6 +11,7 @@ use crate::node::Message;
 use agent_core::Reports;
 use anyhow::{Context as _, Result, bail};
 use dray_model::assignment::{Assignment, AssignmentDiff, ImageReport};
+use dray_proto::connect::Whom;
 use dray_proto::status::leader_hint;
 use dray_proto::v1::agent_message::Message as ToScheduler;
 use dray_proto::v1::agent_session_client::AgentSessionClient;
@@ -61,7 +62,7 @@ enum Ended {
 }
 
 async fn attach(context: &Context, address: &str, reports: watch::Receiver<Arc<Reports>>) -> Result<Ended> {
-    let channel = context.credentials.channel(address)?;
+    let channel = context.credentials.channel_to(address, Whom::AnyScheduler)?;
     let mut client = AgentSessionClient::new(channel).max_decoding_message_size(64 << 20);
     let (outgoing, stream) = mpsc::channel(64);
     let hello = (context.config.name.clone(), context.about.clone());

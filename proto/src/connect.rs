@@ -9,6 +9,7 @@ use hyper_util::rt::TokioIo;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 use tokio::net::TcpStream;
@@ -23,6 +24,18 @@ pub enum Whom {
     Exactly(Peer),
     /// Any of the schedulers.
     AnyScheduler,
+    /// Any node's agent.
+    AnyNode,
+}
+
+impl fmt::Display for Whom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Whom::Exactly(peer) => peer.fmt(f),
+            Whom::AnyScheduler => f.write_str("a scheduler"),
+            Whom::AnyNode => f.write_str("a node"),
+        }
+    }
 }
 
 impl Whom {
@@ -31,6 +44,7 @@ impl Whom {
         match self {
             Whom::Exactly(expected) => expected == peer,
             Whom::AnyScheduler => matches!(peer, Peer::Scheduler(_)),
+            Whom::AnyNode => matches!(peer, Peer::Node(_)),
         }
     }
 }
@@ -104,7 +118,7 @@ async fn connect(
     let peer = certificates.first().map(|leaf| Peer::of_certificate(leaf));
     match peer {
         Some(Ok(peer)) if whom.is(&peer) => Ok(TokioIo::new(tls)),
-        Some(Ok(peer)) => Err(refused(&format!("{address} is {peer}, not {whom:?}"))),
+        Some(Ok(peer)) => Err(refused(&format!("{address} is {peer}, not {whom}"))),
         Some(Err(error)) => Err(refused(&format!("{address}: {error}"))),
         None => Err(refused(&format!("{address} shows no certificate"))),
     }

@@ -25,6 +25,8 @@ use container_runtime::{Adopted, Container};
 use dray_model::assignment::MigrationAssignment;
 use dray_model::ids::InstanceId;
 use dray_model::migration::{Figures, Side, Step};
+use dray_proto::connect::Whom;
+use dray_proto::tls::Peer;
 use dray_proto::v1::migrate_request::Message;
 use dray_proto::v1::peer_client::PeerClient;
 use dray_proto::v1::{MigrateRequest, MigrateResponse, MigrateStart};
@@ -291,7 +293,10 @@ struct Stream {
 impl Stream {
     /// Opens it; the target answers only if it is prepared.
     async fn open(context: &Context, migration: &MigrationAssignment) -> Result<Stream> {
-        let channel = context.credentials.channel(&migration.peer_address.to_string())?;
+        let channel = context.credentials.channel_to(
+            &migration.peer_address.to_string(),
+            Whom::Exactly(Peer::Node(migration.peer.clone())),
+        )?;
         let (messages, stream) = mpsc::channel(8);
         let start = MigrateStart {
             migration: migration.migration.to_string(),
