@@ -1,11 +1,10 @@
-//! How long a container takes from nothing to running, to its end, and to nothing; and what its shim weighs.
+//! How long each step of a container's life takes, and what its shim weighs. (`make bench` compares the whole with runc.)
 //!
-//! `cargo bench -p container-runtime`. If `runc` is in `PATH`, it does the same on the same image in turns, so that the
-//! figures are a ratio of one run on one machine. Needs root and `/bin/busybox` (busybox-static).
+//! `cargo bench -p container-runtime`. Needs root and `/bin/busybox` (busybox-static).
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use container_runtime::{
@@ -47,20 +46,11 @@ fn measure() -> Result<()> {
     let cgroups = CgroupRoot::discover(Path::new(&format!("dray-bench-{}", std::process::id())))?;
     cgroups.ensure()?;
     let runtime = Runtime::new(dir.path().join("containers"), dir.path().join("run"))?;
-    let runc = has_runc().then(|| prepare_runc(&dir.path().join("runc"), &image)).transpose()?;
-    let (mut ours, mut theirs) = (Times::default(), Times::default());
+    let mut times = Times::default();
     for round in 0..ROUNDS {
-        run_ours(&runtime, &bundle(&runtime, &cgroups, &image, round)?, &mut ours)?;
-        if let Some(bundle) = &runc {
-            run_runc(bundle, &format!("dray-bench-{}-{round}", std::process::id()), &mut theirs)?;
-        }
+        run(&runtime, &bundle(&runtime, &cgroups, &image, round)?, &mut times)?;
     }
-    report("dray", &mut ours);
-    if runc.is_some() {
-        report("runc", &mut theirs);
-        let ratio = median(&mut theirs.whole).as_secs_f64() / median(&mut ours.whole).as_secs_f64();
-        println!("create + start + delete: {ratio:.1} times as fast as runc");
-    }
+    report(&mut times);
     weigh_shim(&runtime, &bundle(&runtime, &cgroups, &image, ROUNDS)?)?;
     Ok(cgroups.cgroup().remove()?)
 }
@@ -81,7 +71,7 @@ fn bundle(runtime: &Runtime, cgroups: &CgroupRoot, image: &Path, round: usize) -
     })
 }
 
-fn run_ours(runtime: &Runtime, bundle: &Bundle, times: &mut Times) -> Result<()> {
+fn run(runtime: &Runtime, bundle: &Bundle, times: &mut Times) -> Result<()> {
     let begun = Instant::now();
     let container = runtime.create(bundle)?;
     let created = Instant::now();
@@ -105,51 +95,8 @@ impl Times {
     }
 }
 
-fn has_runc() -> bool {
-    Command::new("runc").arg("--version").output().is_ok_and(|output| output.status.success())
-}
-
-/// The same image, user namespace and limits as ours, with the runtime's own default specification.
-fn prepare_runc(bundle: &Path, image: &Path) -> Result<PathBuf> {
-    fs::create_dir_all(bundle)?;
-    run("runc", &["spec"], bundle)?;
-    let path = bundle.join("config.json");
-    let mut spec: serde_json::Value = serde_json::from_slice(&fs::read(&path)?)?;
-    spec["process"]["terminal"] = false.into();
-    spec["process"]["args"] = serde_json::json!(["true"]);
-    spec["root"]["path"] = image.display().to_string().into();
-    spec["root"]["readonly"] = false.into();
-    fs::write(&path, serde_json::to_vec(&spec)?)?;
-    Ok(bundle.to_owned())
-}
-
-fn run_runc(bundle: &Path, name: &str, times: &mut Times) -> Result<()> {
-    let begun = Instant::now();
-    run("runc", &["create", name], bundle)?;
-    let created = Instant::now();
-    run("runc", &["start", name], bundle)?;
-    let started = Instant::now();
-    loop {
-        let state = Command::new("runc").args(["state", name]).output()?;
-        if String::from_utf8_lossy(&state.stdout).contains("\"stopped\"") {
-            break;
-        }
-    }
-    let ended = Instant::now();
-    run("runc", &["delete", name], bundle)?;
-    times.add([begun, created, started, ended, Instant::now()]);
-    Ok(())
-}
-
-fn run(program: &str, args: &[&str], dir: &Path) -> Result<()> {
-    // Not `output`: the container keeps what it inherits open.
-    let status =
-        Command::new(program).args(args).current_dir(dir).stdin(std::process::Stdio::null()).status()?;
-    if status.success() { Ok(()) } else { Err(format!("{program} {args:?}: {status}").into()) }
-}
-
-fn report(name: &str, times: &mut Times) {
-    let mut line = format!("{name}: ");
+fn report(times: &mut Times) {
+    let mut line = String::new();
     let steps: [(&str, &mut Vec<Duration>); 5] = [
         ("create", &mut times.create),
         ("start", &mut times.start),

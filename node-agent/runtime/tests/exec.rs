@@ -115,6 +115,9 @@ fn what_can_not_be_run_is_said_clearly() {
         container.exec(&node.runtime, &missing),
         Err(ExecError::Refused(Refusal::Program { code: 127, .. }))
     ));
+    container.pause().expect("pause");
+    assert_eq!(refused(&request("true")), "exec is not possible: the container is frozen");
+    container.resume().expect("resume");
     let nul = ExecRequest { args: vec!["cat".into(), "\0".into()], ..ExecRequest::default() };
     assert_eq!(refused(&nul), "argument 1 contains a NUL byte");
 }

@@ -98,3 +98,12 @@ fn open_files_are_limited_within_what_the_node_has() {
     let (exit, log) = node.run(&node.bundle("many@1", &overrides));
     assert_eq!((exit.code, log), (0, vec![ceiling.min(1_000_000_000).to_string()]));
 }
+
+#[test]
+fn its_oom_score_is_its_own() {
+    let node = Node::new();
+    std::fs::write("/proc/self/oom_score_adj", "100").expect("raise our own");
+    let script = "cat /proc/self/oom_score_adj";
+    let overrides = Overrides { oom_score_adj: Some(500), ..sh(script) };
+    assert_eq!(node.run(&node.bundle("killed-first@1", &overrides)).1, ["500"]);
+}

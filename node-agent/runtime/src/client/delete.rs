@@ -13,7 +13,6 @@ use crate::cgroup::CgroupError;
 use crate::client::Container;
 use crate::client::process::Process;
 use crate::shim::protocol::Request;
-use crate::shim::state::ProcessId;
 
 /// How long a shim gets to end when it has nothing more to do.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -68,19 +67,17 @@ impl Runtime {
     fn end_container(&self, instance: &InstanceId) -> io::Result<Option<Process>> {
         let container =
             Container::new(instance.clone(), &self.instance_dir(instance), &self.instance_run_dir(instance));
-        let Some(shim) = self.shim_process(instance, &container)? else { return Ok(None) };
-        if container.request(&Request::Destroy).is_err() {
-            shim.kill()?;
-            reap(&shim)?;
+        if let Ok(state) = container.request(&Request::Destroy) {
+            return Process::open(state.shim);
         }
-        Ok(Some(shim))
-    }
-
-    /// The shim, by its own word or else by its record.
-    fn shim_process(&self, instance: &InstanceId, container: &Container) -> io::Result<Option<Process>> {
-        let recorded = || Some(self.last_state(instance).ok()??.shim);
-        let id: Option<ProcessId> = container.status().map(|state| state.shim).ok().or_else(recorded);
-        id.map_or(Ok(None), Process::open)
+        // Gone, or out of its mind. It has no record only as long as it has made nothing.
+        let recorded = self.last_state(instance).ok().flatten().map(|state| state.shim);
+        let shim = recorded.map_or(Ok(None), Process::open)?;
+        if let Some(shim) = &shim {
+            shim.kill()?;
+            reap(shim)?;
+        }
+        Ok(shim)
     }
 }
 

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::retry_on_intr;
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
 };
@@ -63,7 +64,8 @@ impl Process {
     /// When waiting fails.
     pub fn wait(&self, timeout: Duration) -> io::Result<bool> {
         let limit = Timespec::try_from(timeout).map_err(|_too_long| io::ErrorKind::InvalidInput)?;
-        if poll(&mut [PollFd::new(&self.pidfd, PollFlags::IN)], Some(&limit))? == 0 {
+        let poll = || poll(&mut [PollFd::new(&self.pidfd, PollFlags::IN)], Some(&limit));
+        if retry_on_intr(poll)? == 0 {
             return Ok(false);
         }
         match waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG) {

@@ -46,6 +46,8 @@ enum HelperError {
     },
     #[error("the container isn't running")]
     NotRunning,
+    #[error("the container is frozen")]
+    Frozen,
     #[error(transparent)]
     State(#[from] StateError),
     #[error(transparent)]
@@ -65,7 +67,9 @@ impl From<HelperError> for Refusal {
         let message = chain(&error);
         match error {
             HelperError::Refused(refusal) => refusal,
-            HelperError::NotRunning => Self::Phase { request: "exec".into(), reason: message },
+            HelperError::NotRunning | HelperError::Frozen => {
+                Self::Phase { request: "exec".into(), reason: message }
+            }
             HelperError::Program(error) => match error.exit_code() {
                 Some(code) => Self::Program { message, code },
                 None => Self::Failed { message },
@@ -122,6 +126,10 @@ fn start(
     set_dumpable(false).map_err(|errno| step("hide from the container")(errno.into()))?;
     let bundle = read_bundle(dir).ok_or(HelperError::NotRunning)?;
     let init = running_init(dir)?;
+    if bundle.cgroup.is_frozen()? {
+        // What is born there would not even begin.
+        return Err(HelperError::Frozen);
+    }
     let entry = bundle.cgroup.open_entry()?;
     // Only what is forked from here on is in it. The other namespaces are for the command alone to enter.
     setns(init.as_fd(), CloneFlags::CLONE_NEWPID)

@@ -1,8 +1,10 @@
 //! Packets between agent and shim: one JSON message each, over `SOCK_SEQPACKET`.
 
+use std::fs::Permissions;
 use std::io;
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -65,17 +67,23 @@ impl Channel {
 
     /// Receives one message; `None` when the other side has closed.
     pub(crate) fn receive<M: DeserializeOwned>(&self) -> io::Result<Option<M>> {
-        let mut buffer = vec![0; MESSAGE_BYTES_MAX];
-        let received = match recv(self.fd.as_raw_fd(), &mut buffer, MsgFlags::MSG_TRUNC) {
-            // Said once when the other side closed without reading all; what it sent before is still to be had.
-            Err(Errno::ECONNRESET) => recv(self.fd.as_raw_fd(), &mut buffer, MsgFlags::MSG_TRUNC),
-            received => received,
-        };
-        match received? {
-            0 => Ok(None),
-            length if length > buffer.len() => Err(io::Error::from(io::ErrorKind::FileTooLarge)),
-            length => Ok(Some(serde_json::from_slice(&buffer[..length])?)),
+        let mut buffer = vec![0; self.next_length()?];
+        if buffer.is_empty() {
+            return Ok(None);
         }
+        let length = recv(self.fd.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
+        Ok(Some(serde_json::from_slice(&buffer[..length])?))
+    }
+
+    /// The length of the message that is next, or 0 when there is none any more. Blocks for it.
+    fn next_length(&self) -> io::Result<usize> {
+        let look = || recv(self.fd.as_raw_fd(), &mut [], MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC);
+        let length = match look() {
+            // Said once when the other side closed without reading all; what it sent before is still to be had.
+            Err(Errno::ECONNRESET) => look()?,
+            looked => looked?,
+        };
+        if length > MESSAGE_BYTES_MAX { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(length) }
     }
 }
 
@@ -93,7 +101,7 @@ impl Channel {
 
     /// Receives one message with the descriptors that came along.
     pub(crate) fn receive_with<M: DeserializeOwned>(&self) -> io::Result<(Option<M>, Vec<OwnedFd>)> {
-        let mut buffer = vec![0; MESSAGE_BYTES_MAX];
+        let mut buffer = vec![0; self.next_length()?];
         let mut space = cmsg_space!([RawFd; FDS_MAX]);
         let mut fds = Vec::new();
         let mut slices = [IoSliceMut::new(&mut buffer)];
@@ -124,6 +132,8 @@ pub(crate) fn listen_in(run_dir: &Path) -> io::Result<OwnedFd> {
     }
     let fd = new_socket(SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK)?;
     with_address(run_dir, |address| bind(fd.as_raw_fd(), address))?;
+    // Who may write to it may do anything to the container. Nobody can connect before we listen.
+    std::fs::set_permissions(run_dir.join(SOCKET_FILE), Permissions::from_mode(0o600))?;
     listen(&fd, Backlog::new(64)?)?;
     Ok(fd)
 }

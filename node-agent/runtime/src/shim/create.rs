@@ -1,10 +1,12 @@
 //! Makes a container up to the gate: cgroup, mounts, namespaces, and an init that waits for the word to start.
 
+use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use oci_spec::runtime::Process;
 use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 use thiserror::Error;
 
@@ -111,6 +113,7 @@ fn give_birth(bundle: &Bundle, ends: ContainerEnds) -> Result<(i32, OwnedFd, Cha
 /// Leads init through its steps up to the gate. Returns the mounts that were made outside.
 fn raise(bundle: &Bundle, pid: i32, channel: &Channel) -> Result<Vec<External>, CreateError> {
     channel.set_timeout(PATIENCE).map_err(failed("set a timeout"))?;
+    set_oom_score(bundle, pid)?;
     let userns = bundle.idmap.map(|idmap| map_ids(pid, idmap)).transpose()?;
     let rootfs = rootfs::prepare(bundle, userns.as_ref().map(AsFd::as_fd))?;
     let mut externals = externals(&rootfs.below.steps);
@@ -127,6 +130,18 @@ fn raise(bundle: &Bundle, pid: i32, channel: &Channel) -> Result<Vec<External>, 
         (_, Err(cause)) => Err(failed("hand init its mounts")(cause)),
         (Ok(_), Ok(())) => Err(CreateError::InitGone),
         (Err(cause), Ok(())) => Err(failed("hear from init")(cause)),
+    }
+}
+
+/// Always set, because init has inherited ours, which is the agent's. To lower it takes a capability that not every node's
+/// root has: then it stays as it is.
+fn set_oom_score(bundle: &Bundle, pid: i32) -> Result<(), CreateError> {
+    let wanted = bundle.spec.process().as_ref().and_then(Process::oom_score_adj).unwrap_or(0);
+    match fs::write(format!("/proc/{pid}/oom_score_adj"), wanted.to_string()) {
+        Err(cause) if cause.kind() != io::ErrorKind::PermissionDenied => {
+            Err(failed("set the OOM score")(cause))
+        }
+        _set_or_not_allowed => Ok(()),
     }
 }
 

@@ -29,7 +29,7 @@ use thiserror::Error;
 use crate::bundle::Bundle;
 use crate::client::SPEC_FILE;
 use crate::error::chain;
-use crate::sys::{survive_signal, take_stdin, trim_heap};
+use crate::sys::{survive_signal, take_stdin};
 
 use channel::{Channel, accept};
 use create::Gate;
@@ -134,7 +134,7 @@ impl Shim {
         let bundle = read_spec(Path::new(dir))?;
         let own = i32::try_from(std::process::id()).ok().and_then(ProcessId::of);
         let own = own.ok_or_else(|| failed("find myself in /proc")(io::ErrorKind::NotFound.into()))?;
-        Ok(Self {
+        let mut shim = Self {
             dir: dir.into(),
             run_dir: run_dir.into(),
             state: State::new(bundle.instance.clone(), own),
@@ -152,7 +152,10 @@ impl Shim {
             restore_verdict: None,
             ending: false,
             waiting_for_end: Vec::new(),
-        })
+        };
+        // So that even a shim that never answers can be found, and ended.
+        shim.record(Durability::Process);
+        Ok(shim)
     }
 
     fn attend(mut self) -> Result<(), ShimError> {
@@ -269,7 +272,5 @@ fn detach() -> io::Result<OwnedFd> {
 fn read_spec(dir: &Path) -> Result<Bundle, ShimError> {
     let path = dir.join(SPEC_FILE);
     let parse = |bytes: Vec<u8>| serde_json::from_slice(&bytes).map_err(io::Error::from);
-    let bundle = fs::read(&path).and_then(parse).map_err(|cause| ShimError::Spec { path, cause })?;
-    trim_heap();
-    Ok(bundle)
+    fs::read(&path).and_then(parse).map_err(|cause| ShimError::Spec { path, cause })
 }

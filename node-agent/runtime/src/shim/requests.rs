@@ -39,7 +39,6 @@ impl Shim {
         if let Err(cause) = peer.send(&reply) {
             complain("answer a request", &cause);
         }
-        trim_heap();
     }
 
     fn perform(&mut self, request: Request) -> Result<(), Refusal> {
@@ -100,7 +99,8 @@ impl Shim {
         self.state.phase = Phase::Created;
         self.init = Some(waiting.pidfd);
         self.gate = Some(waiting.gate);
-        self.record(Durability::Process);
+        // What making it took isn't needed any more.
+        trim_heap();
         Ok(())
     }
 

@@ -32,6 +32,7 @@ use crate::client::Process;
 use crate::error::chain;
 use crate::namespaces::ensure_own_mounts;
 use crate::rootfs::{self, Steps, What};
+use crate::sys::trim_heap;
 
 /// A restore that waits for its checkpoint.
 #[derive(Debug)]
@@ -161,6 +162,8 @@ impl Shim {
         self.state.started_at_ms = Some(now_ms());
         self.record(Durability::Process);
         self.tell(&Event::Restored { pid });
+        // What restoring it took isn't needed any more.
+        trim_heap();
         if self.state.fenced {
             // The lease ran out after the last hook.
             self.on_lease_end();
