@@ -32,7 +32,7 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Config {
-        Config { steps_max: 500, moves_per_drain: 1, moves_max: 4, retry_ms: 10_000 }
+        Config { steps_max: 1000, moves_per_drain: 1, moves_max: 4, retry_ms: 10_000 }
     }
 }
 
@@ -43,6 +43,7 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// The tasks that the steps are about.
     tasks: BTreeSet<TaskId>,
+    steps_max: usize,
 }
 
 /// One command and why.
@@ -60,8 +61,16 @@ impl Plan {
         self.steps.is_empty()
     }
 
+    /// Whether it has as many steps as it may have. The rest follows in the
+    /// next plan, so that none takes long.
+    fn is_full(&self) -> bool {
+        self.steps.len() >= self.steps_max
+    }
+
     fn push(&mut self, op: Op, reason: impl Into<String>) {
-        self.steps.push(Step { op, reason: reason.into() });
+        if !self.is_full() {
+            self.steps.push(Step { op, reason: reason.into() });
+        }
     }
 
     /// Adds a step about a task, unless there is one already: the first
@@ -76,13 +85,12 @@ impl Plan {
 /// What to do next. A plan has at most one step about any task, so that its
 /// steps don't contradict each other.
 pub fn plan(state: &State, now_ms: u64, config: &Config) -> Plan {
-    let mut plan = Plan::default();
+    let mut plan = Plan { steps_max: config.steps_max, ..Plan::default() };
     deadlines::plan_aborts(state, now_ms, &mut plan);
     replicas::plan_slots(state, &mut plan);
     rollout::plan_updates(state, &mut plan);
     let mut room = Room::new(state);
-    placement::plan_placements(&mut room, &mut plan, config.steps_max);
+    placement::plan_placements(&mut room, &mut plan);
     drain::plan_moves(&mut room, now_ms, config, &mut plan);
-    plan.steps.truncate(config.steps_max);
     plan
 }

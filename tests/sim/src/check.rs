@@ -188,22 +188,24 @@ impl Checker {
         let begun = Known { phase: MigrationPhase::Reserved, boots, had: at_source.is_some() };
         let known = self.migrations.get(&migration.id).copied().unwrap_or(begun);
         self.migrations.insert(migration.id, Known { phase: migration.phase, ..known });
-        let undecided = known.phase < MigrationPhase::Committed;
-        if undecided && migration.phase == MigrationPhase::Aborted {
-            self.aborted += 1;
-            let owned = state.task(&migration.task).is_some_and(|task| {
-                task.node.as_ref() == Some(&migration.source)
-                    && task.epoch == migration.epoch
-                    && task.observed.phase != TaskPhase::Stopped
-            });
-            if owned && known.had && boots.0 == known.boots.0 && at_source.is_none() {
-                return Err(Broken::AbortedBadly { migration: migration.id });
+        if known.phase >= MigrationPhase::Committed {
+            return Ok(());
+        }
+        match migration.phase {
+            MigrationPhase::Reserved | MigrationPhase::Prepared | MigrationPhase::Frozen => {}
+            MigrationPhase::Committed | MigrationPhase::Resumed | MigrationPhase::Cleaned => {
+                self.committed += 1;
+                if boots.1 == known.boots.1 {
+                    check_commit(migration, at_source, at_target)?;
+                    self.moved.insert(instance(migration.epoch.next()));
+                }
             }
-        } else if undecided && migration.phase >= MigrationPhase::Committed {
-            self.committed += 1;
-            if boots.1 == known.boots.1 {
-                check_commit(migration, at_source, at_target)?;
-                self.moved.insert(instance(migration.epoch.next()));
+            MigrationPhase::Aborted => {
+                self.aborted += 1;
+                let expected = known.had && boots.0 == known.boots.0 && stays(state, migration);
+                if expected && at_source.is_none() {
+                    return Err(Broken::AbortedBadly { migration: migration.id });
+                }
             }
         }
         Ok(())
@@ -220,6 +222,15 @@ impl Checker {
         }
         Ok(())
     }
+}
+
+/// Whether the source of an aborted migration still has the right to run it.
+fn stays(state: &State, migration: &Migration) -> bool {
+    state.task(&migration.task).is_some_and(|task| {
+        task.node.as_ref() == Some(&migration.source)
+            && task.epoch == migration.epoch
+            && task.observed.phase != TaskPhase::Stopped
+    })
 }
 
 /// At a commit the target holds exactly what the source has frozen.

@@ -14,41 +14,46 @@ use dray_model::{Liveness, MigrationPhase, Node, TaskPhase};
 /// An agent began a session. What the node owned, it still owns: a node that
 /// was lost in between finds its tasks as they are, or given to others.
 pub(super) fn register(state: &mut State, name: &NodeName, about: &About) -> Result<Reply, Refusal> {
-    let now_ms = state.clock_ms();
     match state.node(name).cloned() {
-        Some(old) => {
-            let came_back = old.liveness == Liveness::Lost;
-            if old.about.boot_id != about.boot_id {
-                abort_of_node(state, name, "was started anew");
-            }
-            let since_ms = if came_back { now_ms } else { old.since_ms };
-            let node = Node { about: about.clone(), liveness: Liveness::Ready, since_ms, ..old.clone() };
-            if node != old {
-                state.put_node(node);
-            }
-            if came_back {
-                note(state, Level::Info, name, "Ready", "is back".into());
-            }
-        }
-        None => {
-            let cidr = state.cidr();
-            let no_address = || Refusal::NoAddress { cidr: cidr.to_string() };
-            let overlay_ip = state.addresses_mut().allocate().ok_or_else(no_address)?;
-            state.put_node(Node {
-                name: name.clone(),
-                about: about.clone(),
-                overlay_ip,
-                liveness: Liveness::Ready,
-                since_ms: now_ms,
-                cordoned: false,
-                draining: false,
-                registered_ms: now_ms,
-            });
-            note(state, Level::Info, name, "Registered", format!("with address {overlay_ip}"));
-        }
+        Some(old) => welcome_back(state, old, about),
+        None => join(state, name, about)?,
     }
     let session = state.begin_session(name);
     Ok(Reply::Session { session })
+}
+
+fn welcome_back(state: &mut State, old: Node, about: &About) {
+    let name = old.name.clone();
+    if old.about.boot_id != about.boot_id {
+        abort_of_node(state, &name, "was started anew");
+    }
+    let came_back = old.liveness == Liveness::Lost;
+    let since_ms = if came_back { state.clock_ms() } else { old.since_ms };
+    let node = Node { about: about.clone(), liveness: Liveness::Ready, since_ms, ..old.clone() };
+    if node != old {
+        state.put_node(node);
+    }
+    if came_back {
+        note(state, Level::Info, &name, "Ready", "is back".into());
+    }
+}
+
+fn join(state: &mut State, name: &NodeName, about: &About) -> Result<(), Refusal> {
+    let (cidr, now_ms) = (state.cidr(), state.clock_ms());
+    let no_address = || Refusal::NoAddress { cidr: cidr.to_string() };
+    let overlay_ip = state.addresses_mut().allocate().ok_or_else(no_address)?;
+    state.put_node(Node {
+        name: name.clone(),
+        about: about.clone(),
+        overlay_ip,
+        liveness: Liveness::Ready,
+        since_ms: now_ms,
+        cordoned: false,
+        draining: false,
+        registered_ms: now_ms,
+    });
+    note(state, Level::Info, name, "Registered", format!("with address {overlay_ip}"));
+    Ok(())
 }
 
 /// Whether a session is the node's present one and not lost.

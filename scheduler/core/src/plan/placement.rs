@@ -7,12 +7,9 @@ use crate::place::{Needs, Ranking, Room};
 use crate::state::State;
 use dray_model::{Task, TaskPhase, Workload};
 
-pub(super) fn plan_placements<'a>(room: &mut Room<'a>, plan: &mut Plan, steps_max: usize) {
+pub(super) fn plan_placements<'a>(room: &mut Room<'a>, plan: &mut Plan) {
     let state = room.state();
     for workload in state.workloads().values().filter(|workload| !workload.deleting) {
-        if plan.steps.len() >= steps_max {
-            return;
-        }
         place_vacant(state, workload, room, plan);
     }
 }
@@ -23,6 +20,9 @@ fn place_vacant<'a>(state: &'a State, workload: &Workload, room: &mut Room<'a>, 
     // nodes once for those that left nothing.
     let mut common: Option<Ranking<'a>> = None;
     for task in state.tasks_of(&workload.name).filter(wanted) {
+        if plan.is_full() {
+            return;
+        }
         let needs = Needs::to_start(state, &task.id, &workload.spec.template);
         if needs.leftovers.is_empty() {
             let ranking = common.get_or_insert_with(|| Ranking::new(room, &workload.name, needs));

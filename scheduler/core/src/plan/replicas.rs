@@ -10,20 +10,29 @@ use dray_model::{Desired, Task, Workload};
 pub(super) fn plan_slots(state: &State, plan: &mut Plan) {
     for workload in state.workloads().values() {
         let wanted = if workload.deleting { 0 } else { workload.spec.replicas };
-        let reason = surplus_reason(workload);
-        for task in state.tasks_of(&workload.name).rev().filter(|task| task.id.slot >= wanted) {
-            plan_end(state, task, &reason, plan);
-        }
-        for slot in 0..wanted {
-            let id = TaskId { workload: workload.name.clone(), slot };
-            if state.task(&id).is_none() {
-                let op = Op::CreateTask { workload: id.workload.clone(), slot };
-                plan.push_for(&id, op, format!("its workload wants {wanted}"));
-            }
-        }
+        plan_surplus(state, workload, wanted, plan);
+        plan_missing(state, workload, wanted, plan);
         if workload.deleting && state.tasks_of(&workload.name).next().is_none() {
             let op = Op::RemoveWorkload { name: workload.name.clone() };
             plan.push(op, "it was deleted and its tasks are gone");
+        }
+    }
+}
+
+fn plan_surplus(state: &State, workload: &Workload, wanted: u32, plan: &mut Plan) {
+    let reason = surplus_reason(workload);
+    let surplus = state.tasks_of(&workload.name).rev().take_while(|task| task.id.slot >= wanted);
+    surplus.for_each(|task| plan_end(state, task, &reason, plan));
+}
+
+fn plan_missing(state: &State, workload: &Workload, wanted: u32, plan: &mut Plan) {
+    let mut slots = state.tasks_of(&workload.name).map(|task| task.id.slot).peekable();
+    for slot in 0..wanted {
+        let filled = slots.next_if_eq(&slot).is_some();
+        if !filled && !plan.is_full() {
+            let id = TaskId { workload: workload.name.clone(), slot };
+            let op = Op::CreateTask { workload: workload.name.clone(), slot };
+            plan.push_for(&id, op, format!("its workload wants {wanted}"));
         }
     }
 }
