@@ -161,7 +161,7 @@ struct UpArgs {
     /// A label of one node; may be given several times
     #[arg(long, value_name = "NODE:KEY=VALUE", value_parser = parse_label)]
     label: Vec<(u8, String, String)>,
-    /// A setting of the schedulers' [timing]; may be given several times
+    /// A setting of the schedulers' timing; may be given several times
     #[arg(long, value_name = "KEY=NUMBER", value_parser = parse_timing)]
     timing: Vec<(String, u64)>,
     /// How long to wait until everything is ready

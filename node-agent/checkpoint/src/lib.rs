@@ -4,8 +4,8 @@
 //! until the caller says kill or resume, a restore holds it back until the caller says go.
 //!
 //! - [`criu`]: the program, and a conversation with it
-//! - [`dump`]: a running container becomes a directory of images; held until its fate is decided
-//! - [`restore`]: a directory of images becomes a container, a child of the caller
+//! - [`dump()`]: a running container becomes a directory of images; held until its fate is decided
+//! - [`restore()`]: a directory of images becomes a container, a child of the caller
 //! - [`preflight`]: what would make a dump fail, found beforehand
 //! - [`freezer`], [`sockets`]: what keeps a container stopped, and what heals it if CRIU was killed
 //! - [`files`]: a directory tree as a stream of checked chunks, and back

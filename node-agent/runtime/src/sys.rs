@@ -20,7 +20,7 @@ pub(crate) struct CloneOptions<'a> {
     pub cgroup: Option<BorrowedFd<'a>>,
 }
 
-/// Which side of a [`clone3`] or [`fork`] we are on.
+/// Which side of a [`clone3`] we are on.
 #[derive(Debug)]
 pub(crate) enum Forked {
     /// The new process.

@@ -1,6 +1,6 @@
 //! The scheduler's decisions: what may be asked ([`command`]), what is
-//! replicated ([`state`]), how a request changes it ([`apply`]), what to do
-//! next ([`plan`]), what a node is told ([`assignment`]), whom the leader
+//! replicated ([`state`]), how a request changes it ([`apply()`]), what to do
+//! next ([`plan()`]), what a node is told ([`assignment()`]), whom the leader
 //! hears from ([`liveness`]), and one voter of the Raft group ([`replica`]).
 //!
 //! Nothing here does I/O or reads a clock: time, seeds and bytes are

@@ -6,10 +6,10 @@
 //! and sockets. Left out is what an overlay notes about *this* machine's layers.
 //!
 //! The stream is a sequence of [frames](frame), each with its length and checksum; each frame holds one
-//! [record](record). At the end stands a digest over all lengths and checksums, so that a missing, repeated or
+//! [record]. At the end stands a digest over all lengths and checksums, so that a missing, repeated or
 //! reordered frame is noticed too. That guards against accidents; against attackers there is mutual TLS below.
 //!
-//! [`unpack`] trusts nothing that it reads: it writes only below its directory, never through a symlink, never over
+//! [`unpack()`] trusts nothing that it reads: it writes only below its directory, never through a symlink, never over
 //! something that is there, and uses no more memory than one frame.
 
 mod frame;
