@@ -1,6 +1,6 @@
 //! Everything that is replicated, and indexes derived from it.
 //!
-//! Only [`crate::apply`] writes here. Every write goes through a method that
+//! Only [`crate::apply()`] writes here. Every write goes through a method that
 //! keeps the indexes true and notes the change for those who watch; a
 //! snapshot holds the [`Tables`] alone, and the indexes are made anew.
 

@@ -392,7 +392,10 @@ fn fences_are_true(state: &State) -> Result<(), TestCaseError> {
         prop_assert!(target.is_some_and(|node| node.liveness == Liveness::Ready), "a lost target");
     }
     for migration in state.migrations().values().filter(|m| !m.phase.is_final()) {
-        prop_assert!(state.task(&migration.task).is_some(), "{} goes on without its task", migration.id);
+        let task = state.task(&migration.task);
+        prop_assert!(task.is_some(), "{} goes on without its task", migration.id);
+        let awaited = task.is_some_and(|task| task.epoch == migration.epoch.next());
+        prop_assert!(!state.is_cleaned(migration.id) || awaited, "{} waits for nobody", migration.id);
     }
     for task in state.tasks().values() {
         let open = task.migration.and_then(|id| state.migration(id));

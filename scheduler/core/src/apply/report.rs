@@ -174,11 +174,14 @@ fn resume(state: &mut State, migration: Migration) {
 }
 
 /// Nothing is left at the source. If the target isn't done, its figures are
-/// still to come: the migration then ends with it.
+/// still to come and the migration ends with it; but a target that lost the
+/// task again in the meantime has nothing more to say.
 fn clean(state: &mut State, migration: Migration) {
+    let epoch = migration.epoch.next();
+    let is_owner = state.task(&migration.task).is_some_and(|task| task.epoch == epoch);
     match migration.phase {
-        MigrationPhase::Committed => state.mark_cleaned(migration.id),
-        MigrationPhase::Resumed => end(state, migration.id),
+        MigrationPhase::Committed if is_owner => state.mark_cleaned(migration.id),
+        MigrationPhase::Committed | MigrationPhase::Resumed => end(state, migration.id),
         MigrationPhase::Reserved
         | MigrationPhase::Prepared
         | MigrationPhase::Frozen
