@@ -7,10 +7,10 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::bundle::InstanceId;
-use crate::exec::{Exec, ExecError, ExecRequest};
+use crate::exec::{Exec, ExecError, ExecRequest, Job};
 use crate::shim::channel::Channel;
 use crate::shim::protocol::{Refusal, Reply, Request};
-use crate::shim::state::{Hook, State};
+use crate::shim::state::{Hook, Phase, State};
 
 use super::events::Events;
 use super::process::Process;
@@ -185,7 +185,13 @@ impl Container {
     /// # Errors
     /// When the container doesn't run, or the command can't be executed.
     pub fn exec(&self, runtime: &super::Runtime, request: &ExecRequest) -> Result<Exec, ExecError> {
-        Exec::start(runtime.program(), &self.dir, request)
+        let state = self.status()?;
+        let Some(init) = state.init.filter(|_| state.phase == Phase::Running) else {
+            let reason = "the container isn't running".to_owned();
+            return Err(Refusal::Phase { request: "exec".to_owned(), reason }.into());
+        };
+        let job = Job { instance_dir: self.dir.clone(), init, request: request.clone() };
+        Exec::start(runtime.program(), job)
     }
 
     pub(super) fn request(&self, request: &Request) -> Result<State, RequestError> {

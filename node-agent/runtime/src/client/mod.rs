@@ -21,7 +21,7 @@ use crate::bundle::{Bundle, InstanceId};
 use crate::program::{Program, ProgramError};
 use crate::shim::channel;
 use crate::shim::protocol::{Request, RestoreOrder};
-use crate::shim::state::{Durability, State, StateError, read_state, replace_file};
+use crate::shim::state::{State, StateError, read_state, replace_file};
 
 pub use container::{Container, RequestError};
 pub use delete::DeleteError;
@@ -186,11 +186,7 @@ impl Runtime {
     /// # Errors
     /// When there is one and it can't be read.
     pub fn last_state(&self, instance: &InstanceId) -> Result<Option<State>, StateError> {
-        match read_state(&self.instance_dir(instance)) {
-            Ok(state) => Ok(Some(state)),
-            Err(StateError::Read { cause, .. }) if cause.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        }
+        read_state(&self.instance_dir(instance), &self.instance_run_dir(instance))
     }
 
     /// The program to re-exec.
@@ -208,7 +204,7 @@ impl Runtime {
         make_dir(&run_dir, 0o711)?;
         let listener = channel::listen_in(&run_dir).map_err(at(&run_dir))?;
         let spec = serde_json::to_vec(bundle).map_err(|cause| at(&dir)(cause.into()))?;
-        replace_file(&dir.join(SPEC_FILE), &spec, Durability::Process).map_err(at(&dir))?;
+        replace_file(&dir.join(SPEC_FILE), &spec).map_err(at(&dir))?;
         self.spawn_shim(&dir, &run_dir, listener)?;
         let container = Container::new(bundle.instance.clone(), &dir, &run_dir);
         container.request(request)?;

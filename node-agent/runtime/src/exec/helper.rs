@@ -4,7 +4,6 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
 use std::process::ExitCode;
 
 use nix::sched::{CloneFlags, setns};
@@ -20,7 +19,7 @@ use rustix::termios::{Winsize, tcsetwinsize};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::{ExecExit, ExecRequest, Notice, Order, TerminalSize};
+use super::{ExecExit, ExecRequest, Job, Notice, Order, TerminalSize};
 use crate::bundle::Bundle;
 use crate::cgroup::{CgroupError, Entry};
 use crate::client::{Process, read_bundle};
@@ -29,7 +28,6 @@ use crate::process::{Program, ProgramError};
 use crate::shim::channel::Channel;
 use crate::shim::exit_of;
 use crate::shim::protocol::Refusal;
-use crate::shim::state::{Phase, StateError, read_state};
 use crate::sys::{
     CloneOptions, Forked, clone3, close_from_on_exec, default_signal_actions, exit_now, send_signal,
     take_stdin,
@@ -48,8 +46,6 @@ enum HelperError {
     NotRunning,
     #[error("the container is frozen")]
     Frozen,
-    #[error(transparent)]
-    State(#[from] StateError),
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
     #[error(transparent)]
@@ -74,9 +70,7 @@ impl From<HelperError> for Refusal {
                 Some(code) => Self::Program { message, code },
                 None => Self::Failed { message },
             },
-            HelperError::Step { .. } | HelperError::State(_) | HelperError::Cgroup(_) => {
-                Self::Failed { message }
-            }
+            HelperError::Step { .. } | HelperError::Cgroup(_) => Self::Failed { message },
         }
     }
 }
@@ -84,11 +78,11 @@ impl From<HelperError> for Refusal {
 /// Runs the helper: standard input is the socket to the caller.
 pub(crate) fn run() -> ExitCode {
     let Ok(control) = take_stdin().map(Channel::new) else { return ExitCode::FAILURE };
-    let (order, fds) = match control.receive_with::<Order>() {
-        Ok((Some(Order::Run { instance_dir, request }), fds)) => ((instance_dir, request), fds),
+    let (job, fds) = match control.receive_with::<Order>() {
+        Ok((Some(Order::Run { job }), fds)) => (job, fds),
         Ok((Some(Order::Signal { .. }) | None, _)) | Err(_) => return ExitCode::FAILURE,
     };
-    let notice = match start(&order.0, &order.1, fds, &control) {
+    let notice = match start(&job, fds, &control) {
         Ok(command) => attend(&command, &control),
         Err(error) => Some(Notice::Failed { refusal: error.into() }),
     };
@@ -116,16 +110,12 @@ struct Birth<'a> {
     pipes: Vec<OwnedFd>,
 }
 
-fn start(
-    dir: &Path,
-    request: &ExecRequest,
-    pipes: Vec<OwnedFd>,
-    control: &Channel,
-) -> Result<OwnedFd, HelperError> {
+fn start(job: &Job, pipes: Vec<OwnedFd>, control: &Channel) -> Result<OwnedFd, HelperError> {
     // Inherited by the command's process: in the container, but still made of the node's memory.
     set_dumpable(false).map_err(|errno| step("hide from the container")(errno.into()))?;
-    let bundle = read_bundle(dir).ok_or(HelperError::NotRunning)?;
-    let init = running_init(dir)?;
+    let bundle = read_bundle(&job.instance_dir).ok_or(HelperError::NotRunning)?;
+    let init = Process::open(job.init).map_err(step("open the container's init"))?;
+    let init = init.ok_or(HelperError::NotRunning)?;
     if bundle.cgroup.is_frozen()? {
         // What is born there would not even begin.
         return Err(HelperError::Frozen);
@@ -134,16 +124,10 @@ fn start(
     // Only what is forked from here on is in it. The other namespaces are for the command alone to enter.
     setns(init.as_fd(), CloneFlags::CLONE_NEWPID)
         .map_err(|errno| step("enter the container's pid namespace")(errno.into()))?;
-    let (command, master) = Birth { bundle, init, entry, request, pipes }.give()?;
+    let (command, master) = Birth { bundle, init, entry, request: &job.request, pipes }.give()?;
     let master: Vec<BorrowedFd<'_>> = master.iter().map(AsFd::as_fd).collect();
     control.send_with(&Notice::Started, &master).map_err(step("tell the caller"))?;
     Ok(command)
-}
-
-fn running_init(dir: &Path) -> Result<Process, HelperError> {
-    let state = read_state(dir)?;
-    let init = state.init.filter(|_| state.phase == Phase::Running).ok_or(HelperError::NotRunning)?;
-    Process::open(init).map_err(step("open the container's init"))?.ok_or(HelperError::NotRunning)
 }
 
 impl Birth<'_> {

@@ -10,7 +10,7 @@ mod helper;
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
@@ -18,9 +18,11 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::client::RequestError;
 use crate::program::Program;
 use crate::shim::channel::Channel;
 use crate::shim::protocol::Refusal;
+use crate::shim::state::ProcessId;
 
 pub(crate) use helper::run;
 
@@ -98,15 +100,28 @@ pub enum ExecError {
         #[source]
         cause: io::Error,
     },
+    /// The shim can't be asked.
+    #[error(transparent)]
+    Request(#[from] RequestError),
     /// The container doesn't run, or the command can't be executed.
     #[error(transparent)]
     Refused(#[from] Refusal),
 }
 
+/// A command for a container.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Job {
+    /// Holds the container's specification.
+    pub instance_dir: PathBuf,
+    /// The container's init.
+    pub init: ProcessId,
+    pub request: ExecRequest,
+}
+
 /// From caller to helper. The first one comes with the command's three pipe ends, unless it wants a terminal.
 #[derive(Debug, Serialize, Deserialize)]
 enum Order {
-    Run { instance_dir: PathBuf, request: ExecRequest },
+    Run { job: Job },
     Signal { signal: i32 },
 }
 
@@ -123,11 +138,7 @@ fn failed(step: &'static str) -> impl Fn(io::Error) -> ExecError {
 }
 
 impl Exec {
-    pub(crate) fn start(
-        program: &Program,
-        instance_dir: &Path,
-        request: &ExecRequest,
-    ) -> Result<Self, ExecError> {
+    pub(crate) fn start(program: &Program, job: Job) -> Result<Self, ExecError> {
         let pair = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC);
         let (ours, theirs) = pair.map_err(|errno| failed("make a socket pair")(errno.into()))?;
         let helper = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()))
@@ -139,18 +150,17 @@ impl Exec {
             .spawn()
             .map_err(failed("start the exec helper"))?;
         let mut exec = Self { stdio: None, control: Channel::new(ours), helper };
-        exec.stdio = Some(exec.order(instance_dir, request)?);
+        exec.stdio = Some(exec.order(job)?);
         Ok(exec)
     }
 
-    fn order(&self, instance_dir: &Path, request: &ExecRequest) -> Result<ExecStdio, ExecError> {
-        let order = Order::Run { instance_dir: instance_dir.to_owned(), request: request.clone() };
-        let (ours, theirs) = match request.terminal {
+    fn order(&self, job: Job) -> Result<ExecStdio, ExecError> {
+        let (ours, theirs) = match job.request.terminal {
             Some(_) => (None, Vec::new()),
             None => pipes().map(|(ours, theirs)| (Some(ours), theirs)).map_err(failed("make pipes"))?,
         };
         let fds: Vec<BorrowedFd<'_>> = theirs.iter().map(AsFd::as_fd).collect();
-        self.control.send_with(&order, &fds).map_err(failed("order the command"))?;
+        self.control.send_with(&Order::Run { job }, &fds).map_err(failed("order the command"))?;
         let (notice, fds) =
             self.control.receive_with::<Notice>().map_err(failed("hear from the exec helper"))?;
         match (notice, ours, fds.into_iter().next()) {

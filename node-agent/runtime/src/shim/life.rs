@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rustix::process::{WaitId, WaitIdOptions, WaitIdStatus, waitid};
 
 use super::protocol::Event;
-use super::state::{Durability, Exit, Phase};
+use super::state::{Exit, Phase, sync_state};
 use super::{Shim, complain};
 use crate::cgroup::CgroupError;
 
@@ -48,7 +48,7 @@ impl Shim {
         self.state.held = None;
         self.state.exit = Some(exit.clone());
         // Every process that asks finds it from now on; a power loss could still undo it for a moment, see [`SYNC_AFTER`].
-        self.record(Durability::Process);
+        self.record();
         self.tell(&Event::Exited { exit });
         self.sync_soon();
     }
@@ -67,7 +67,9 @@ impl Shim {
     pub(super) fn sync_now(&mut self) {
         if self.unsynced {
             self.unsynced = false;
-            self.record(Durability::Disk);
+            if let Err(error) = sync_state(&self.dir) {
+                complain("sync the record", &error);
+            }
         }
         if let Err(cause) = self.sync.set(None) {
             complain("set the timer", &cause);
@@ -97,7 +99,7 @@ impl Shim {
         }
         if !self.state.fenced {
             self.state.fenced = true;
-            self.record(Durability::Process);
+            self.record();
             self.tell(&Event::Fenced);
         }
         Ok(())
@@ -112,7 +114,7 @@ impl Shim {
             self.bundle.cgroup.thaw()?;
         }
         self.state.fenced = false;
-        self.record(Durability::Process);
+        self.record();
         self.tell(&Event::Unfenced);
         Ok(())
     }
@@ -120,7 +122,7 @@ impl Shim {
     /// Leaves the freezer to the agent.
     pub(super) fn hold(&mut self) {
         self.state.paused = true;
-        self.record(Durability::Process);
+        self.record();
     }
 
     /// Freezes for the agent.
@@ -136,7 +138,7 @@ impl Shim {
             self.bundle.cgroup.thaw()?;
         }
         self.state.paused = false;
-        self.record(Durability::Process);
+        self.record();
         Ok(())
     }
 }

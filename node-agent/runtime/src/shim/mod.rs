@@ -37,7 +37,7 @@ pub(crate) use life::exit_of;
 use output::Output;
 use protocol::{Event, Reply};
 use restore::Restore;
-use state::{Durability, Phase, ProcessId, State, write_state};
+use state::{Phase, ProcessId, State, write_state};
 use timer::Timer;
 
 /// More agents than this don't talk to one shim.
@@ -154,7 +154,7 @@ impl Shim {
             waiting_for_end: Vec::new(),
         };
         // So that even a shim that never answers can be found, and ended.
-        shim.record(Durability::Process);
+        shim.record();
         Ok(shim)
     }
 
@@ -242,8 +242,10 @@ impl Shim {
     }
 
     /// Writes the record. The container goes on if that fails: its agent can still ask.
-    fn record(&mut self, durability: Durability) {
-        if let Err(error) = write_state(&self.dir, &self.state, durability) {
+    fn record(&mut self) {
+        let final_record = self.state.phase == Phase::Exited;
+        let dir = if final_record { &self.dir } else { &self.run_dir };
+        if let Err(error) = write_state(dir, &self.state) {
             complain("record the state", &error);
         }
     }

@@ -10,7 +10,7 @@ use super::life::now_ms;
 use super::log::Log;
 use super::output::{ContainerEnds, Output, pipe_inode};
 use super::protocol::{Event, Refusal, Reply, Request};
-use super::state::{Durability, Phase, ProcessId};
+use super::state::{Phase, ProcessId};
 use super::{Shim, complain};
 use crate::error::chain;
 use crate::sys::{send_signal, trim_heap};
@@ -125,7 +125,7 @@ impl Shim {
             Ok(()) => {
                 self.state.phase = Phase::Running;
                 self.state.started_at_ms = Some(now_ms());
-                self.record(Durability::Process);
+                self.record();
                 Ok(())
             }
             Err(error) => Err(self.start_failed(error)),

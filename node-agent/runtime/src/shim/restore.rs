@@ -26,7 +26,7 @@ use super::life::now_ms;
 use super::output::ContainerEnds;
 use super::protocol::{Event, Refusal, RestoreOrder};
 use super::requests::refused;
-use super::state::{Backing, Durability, External, Hook, Phase, ProcessId};
+use super::state::{Backing, External, Hook, Phase, ProcessId};
 use super::{Shim, complain};
 use crate::client::Process;
 use crate::error::chain;
@@ -67,7 +67,7 @@ impl Shim {
         self.prepared = Some(Restore { criu, root });
         self.state.externals = externals;
         self.state.phase = Phase::Prepared;
-        self.record(Durability::Process);
+        self.record();
         Ok(())
     }
 
@@ -76,7 +76,7 @@ impl Shim {
         self.require("restore", Phase::Prepared)?;
         self.restore_verdict = None;
         self.state.phase = Phase::Restoring;
-        self.record(Durability::Process);
+        self.record();
         Ok(())
     }
 
@@ -134,13 +134,13 @@ impl Shim {
         let pid = self.state.init.map(|init| init.pid);
         let pid = pid.ok_or_else(|| Refused::because("CRIU didn't name the restored init"))?;
         self.state.held = Some(hook);
-        self.record(Durability::Process);
+        self.record();
         self.tell(&Event::Held { hook, pid });
         while self.restore_verdict.is_none() {
             self.turn().map_err(|error| Refused::because(chain(&error)))?;
         }
         self.state.held = None;
-        self.record(Durability::Process);
+        self.record();
         match self.restore_verdict {
             Some(true) => {
                 self.restore_verdict = None;
@@ -160,7 +160,7 @@ impl Shim {
         self.init = Some(pidfd);
         self.state.phase = Phase::Running;
         self.state.started_at_ms = Some(now_ms());
-        self.record(Durability::Process);
+        self.record();
         self.tell(&Event::Restored { pid });
         // What restoring it took isn't needed any more.
         trim_heap();

@@ -1,7 +1,8 @@
 //! The shim's record of its container (`state.json`), which outlives every process.
 //!
-//! Written by the shim alone. A write replaces the file atomically; the exit is also synced to disk, because it is the
-//! only thing that must survive a power loss (a finished batch task must not run again).
+//! Written by the shim alone, each time as a whole. As long as the container lives, the record is in the run directory: it
+//! means nothing after a reboot. The final one, with the exit, is in the instance's directory, and synced: a batch task that
+//! has finished must not run again after a power loss.
 //!
 //! ```text
 //! Empty --create--> Created --start--> Running --> Exited
@@ -11,7 +12,7 @@
 //! ```
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -19,7 +20,7 @@ use thiserror::Error;
 
 use crate::bundle::InstanceId;
 
-/// The record's file name inside of the instance's directory.
+/// The record's file name.
 pub const STATE_FILE: &str = "state.json";
 
 /// Where a container is in its life.
@@ -172,8 +173,8 @@ pub enum StateError {
         #[source]
         cause: serde_json::Error,
     },
-    /// The file couldn't be replaced.
-    #[error("replace {path}")]
+    /// The file couldn't be replaced or synced.
+    #[error("write {path}")]
     Write {
         /// The record.
         path: PathBuf,
@@ -183,50 +184,42 @@ pub enum StateError {
     },
 }
 
-/// Whether a write must survive a power loss.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Durability {
-    /// Survives the death of any process.
-    Process,
-    /// Survives a power loss too.
-    Disk,
+/// Reads an instance's record: the final one, or else the present one. `None` if there is none.
+pub(crate) fn read_state(instance_dir: &Path, run_dir: &Path) -> Result<Option<State>, StateError> {
+    for path in [instance_dir, run_dir].map(|dir| dir.join(STATE_FILE)) {
+        match fs::read(&path) {
+            Ok(bytes) => {
+                let state = serde_json::from_slice(&bytes);
+                return state.map(Some).map_err(|cause| StateError::Parse { path, cause });
+            }
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => {}
+            Err(cause) => return Err(StateError::Read { path, cause }),
+        }
+    }
+    Ok(None)
 }
 
-/// Reads the record in `instance_dir`.
-///
-/// # Errors
-/// When there is none (a [`StateError::Read`] of kind `NotFound`), or it can't be read.
-pub(crate) fn read_state(instance_dir: &Path) -> Result<State, StateError> {
-    let path = instance_dir.join(STATE_FILE);
-    let bytes = fs::read(&path).map_err(|cause| StateError::Read { path: path.clone(), cause })?;
-    serde_json::from_slice(&bytes).map_err(|cause| StateError::Parse { path, cause })
-}
-
-/// Replaces the record in `instance_dir`.
-pub(crate) fn write_state(
-    instance_dir: &Path,
-    state: &State,
-    durability: Durability,
-) -> Result<(), StateError> {
+/// Replaces the record in `dir`.
+pub(crate) fn write_state(dir: &Path, state: &State) -> Result<(), StateError> {
     let bytes =
         serde_json::to_vec(state).unwrap_or_else(|cause| unreachable!("a state is plain data: {cause}"));
-    replace_file(&instance_dir.join(STATE_FILE), &bytes, durability)
-        .map_err(|cause| StateError::Write { path: instance_dir.join(STATE_FILE), cause })
+    let path = dir.join(STATE_FILE);
+    replace_file(&path, &bytes).map_err(|cause| StateError::Write { path, cause })
+}
+
+/// Sees to it that the record in `dir` survives a power loss.
+pub(crate) fn sync_state(dir: &Path) -> Result<(), StateError> {
+    let path = dir.join(STATE_FILE);
+    let sync = || {
+        File::open(&path)?.sync_all()?;
+        File::open(dir)?.sync_all()
+    };
+    sync().map_err(|cause| StateError::Write { path: path.clone(), cause })
 }
 
 /// Replaces `path` by way of a temporary file beside it: readers see the old content or the new, never a part.
-pub(crate) fn replace_file(path: &Path, content: &[u8], durability: Durability) -> io::Result<()> {
+pub(crate) fn replace_file(path: &Path, content: &[u8]) -> io::Result<()> {
     let temporary = path.with_extension("new");
-    let mut file = File::create(&temporary)?;
-    file.write_all(content)?;
-    if durability == Durability::Disk {
-        file.sync_all()?;
-    }
-    fs::rename(&temporary, path)?;
-    if durability == Durability::Disk
-        && let Some(parent) = path.parent()
-    {
-        File::open(parent)?.sync_all()?;
-    }
-    Ok(())
+    fs::write(&temporary, content)?;
+    fs::rename(&temporary, path)
 }
