@@ -16,7 +16,7 @@ mod report;
 mod tasks;
 mod workloads;
 
-use crate::codec::digest;
+use crate::codec::digest_of;
 use crate::command::{Command, Op};
 use crate::outcome::{Outcome, Reply};
 use crate::refusal::Refusal;
@@ -38,7 +38,7 @@ pub fn apply_nothing(state: &mut State, index: u64) {
 }
 
 fn apply_once(state: &mut State, id: &str, op: &Op) -> Result<Reply, Refusal> {
-    let digest = digest(format!("{op:?}").as_bytes());
+    let digest = digest_of(op);
     match state.requests().look_up(id, digest) {
         Known::Repeated(reply) => return Ok(reply.clone()),
         Known::Reused => return Err(Refusal::RequestIdReused { id: id.to_owned() }),

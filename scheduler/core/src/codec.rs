@@ -1,7 +1,7 @@
 //! How commands, answers and the state become bytes: one version byte, then
 //! JSON. The only place that knows.
 
-use crate::command::Command;
+use crate::command::{Command, Op};
 use crate::outcome::Reply;
 use crate::refusal::Refusal;
 use crate::state::{State, Tables};
@@ -103,6 +103,12 @@ pub fn digest(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
     })
+}
+
+/// The digest of an operation's encoding: tells two requests apart that came
+/// with the same id.
+pub(crate) fn digest_of(op: &Op) -> u64 {
+    encode("an operation", op).map(|bytes| digest(&bytes)).unwrap_or_default()
 }
 
 fn encode<T: Serialize>(what: &'static str, value: &T) -> Result<Vec<u8>, EncodeError> {
