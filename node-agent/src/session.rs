@@ -165,8 +165,14 @@ impl Session {
                 self.assigned().await;
             }
             FromScheduler::Diff(diff) => {
-                self.assignment.apply(AssignmentDiff::try_from(diff)?)?;
+                let diff = AssignmentDiff::try_from(diff)?;
+                let meets_peers = !diff.peers.is_empty();
+                self.assignment.apply(diff)?;
                 self.assigned().await;
+                // The leader counts on whom a node knew when last heard.
+                if meets_peers {
+                    self.beat().await?;
+                }
             }
             // What a lease froze may be thawed only after the full set is known.
             FromScheduler::HeartbeatAck(_) if self.assignment.generation == 0 => {}

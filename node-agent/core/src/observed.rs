@@ -43,6 +43,8 @@ pub struct Instance {
     pub part: Option<Part>,
     /// Whether its worker was told to give up.
     pub cancelled: bool,
+    /// Whether its container has ended since it last ran.
+    pub ended: bool,
 }
 
 /// An instance's part in a migration.
@@ -189,6 +191,7 @@ impl Instance {
             message: String::new(),
             part: None,
             cancelled: false,
+            ended: false,
         }
     }
 
@@ -256,7 +259,8 @@ impl Observed {
             }
             Event::SendFailed { message, frozen } => {
                 instance.fail_part(message);
-                instance.enter(if frozen { Stage::Frozen } else { Stage::Running }, now_ms);
+                let left = if frozen { Stage::Frozen } else { Stage::Running };
+                instance.enter(if instance.ended { Stage::Exited } else { left }, now_ms);
             }
         }
     }
@@ -264,6 +268,7 @@ impl Observed {
 
 fn run(instance: &mut Instance, now_ms: u64) {
     instance.message.clear();
+    instance.ended = false;
     instance.enter(Stage::Running, now_ms);
 }
 
@@ -271,6 +276,7 @@ fn run(instance: &mut Instance, now_ms: u64) {
 /// worker then fails by itself, and its event is the one that counts.
 fn exited(instance: &mut Instance, exit: Exit, stable: bool, now_ms: u64) {
     instance.last_exit = Some(exit);
+    instance.ended = true;
     let ends = if stable { 0 } else { instance.ends_in_a_row };
     match instance.stage {
         Stage::Running

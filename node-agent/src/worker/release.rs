@@ -23,6 +23,11 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Target: lets a restored container run.
 pub(super) async fn release(context: &Context, id: &InstanceId) -> Event {
+    if let Err(error) = leased(context, id).await {
+        // It stays held, and is tried again.
+        tracing::warn!(instance = %id, "release: {error:#}");
+        return Event::Restored { steps: Vec::new() };
+    }
     let began_us = unix_us();
     let began = Instant::now();
     match try_release(context, id).await {
@@ -34,6 +39,11 @@ pub(super) async fn release(context: &Context, id: &InstanceId) -> Event {
         }
         Err(error) => lost(context, id, &error).await,
     }
+}
+
+/// Waits for a lease to run under, if the task needs one.
+async fn leased(context: &Context, id: &InstanceId) -> Result<()> {
+    start::lease(context, &assigned(context, id)?).await.map(drop)
 }
 
 async fn try_release(context: &Context, id: &InstanceId) -> Result<Option<u64>> {

@@ -200,6 +200,19 @@ fn what_an_aborted_migration_froze_thaws_before_the_next_begins() {
 }
 
 #[test]
+fn what_ended_while_it_was_being_sent_is_started_again() {
+    let mut node = Bench::default();
+    let run = assignment(&[task(1, Desired::Run)], &[]);
+    node.todo(&run);
+    node.happens("redis-0@1", Event::Started);
+    node.todo(&assignment(&[task(1, Desired::Run)], &[migration(Side::Source, MigrationPhase::Prepared)]));
+    node.happens("redis-0@1", exit(1));
+    node.happens("redis-0@1", Event::SendFailed { message: "gone".into(), frozen: false });
+    node.now_ms = 60_000;
+    assert!(matches!(node.todo(&run)[..], [Action::Start(_)]));
+}
+
+#[test]
 fn a_restarted_target_says_that_it_resumed() {
     let mut node = Bench::default();
     let committed =
