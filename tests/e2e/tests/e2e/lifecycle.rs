@@ -67,13 +67,17 @@ fn logs_follow_a_migration(cluster: &Cluster) -> Result<()> {
         Ok(last)
     });
     let moved = cluster.moved("counter-0", &target);
-    let told = cluster.ctl(&["logs", "counter-0", "--tail", "1"]);
+    // The target's log begins with the first line after the move.
+    let told = wait::until("a line after the move", Duration::from_secs(30), || {
+        let line = cluster.ctl(&["logs", "counter-0", "--tail", "1"])?;
+        Ok(line.trim().rsplit(' ').next().and_then(|n| n.parse::<u64>().ok()))
+    });
     std::thread::sleep(Duration::from_secs(1));
     child.kill()?;
     child.wait()?;
     moved?;
     let last = lines.join().map_err(|_| anyhow::anyhow!("the reader panicked"))??;
-    let told: u64 = told?.trim().rsplit(' ').next().and_then(|n| n.parse().ok()).context("no last line")?;
+    let told = told?;
     ensure!(last >= told, "followed to {last}, but {told} was there before");
     Ok(())
 }
