@@ -89,13 +89,15 @@ impl Cluster {
         Ok(found)
     }
 
-    /// The nodes on which a task's processes can run: have any, and aren't frozen.
+    /// The nodes on which a task's processes can run: have any, and aren't frozen or being killed.
     ///
     /// # Errors
     /// When a node's configuration can't be read.
     pub fn runs_on(&self, task: &str) -> Result<Vec<String>> {
         let all = self.processes_of(task)?;
-        let awake = all.into_iter().filter(|(_, pids)| !pids.iter().all(|pid| process::is_frozen(*pid)));
+        let awake = all
+            .into_iter()
+            .filter(|(_, pids)| !pids.iter().all(|pid| process::is_frozen(*pid) || process::is_dying(*pid)));
         Ok(awake.map(|((node, _), _)| node).collect())
     }
 

@@ -76,6 +76,17 @@ pub fn namespaces(pid: i32) -> BTreeSet<u64> {
     ["net", "mnt"].into_iter().filter_map(|kind| inode(kind).ok()).collect()
 }
 
+/// Whether a process has ended, or has a SIGKILL pending: it runs no further instruction.
+#[must_use]
+pub fn is_dying(pid: i32) -> bool {
+    let Ok(status) = std::fs::read_to_string(format!("/proc/{pid}/status")) else { return true };
+    let field =
+        |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().trim();
+    let pending = |name: &str| u64::from_str_radix(field(name), 16).unwrap_or(0);
+    let ended = field("State:").starts_with(['Z', 'X']);
+    ended || (pending("SigPnd:") | pending("ShdPnd:")) & (1 << 8) != 0
+}
+
 /// Whether the freezer of a process' cgroup, in either version, holds it. A process that is gone doesn't run either.
 #[must_use]
 pub fn is_frozen(pid: i32) -> bool {
