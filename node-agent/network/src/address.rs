@@ -1,17 +1,12 @@
-//! What follows from an address or a name by arithmetic alone: MACs, host indexes, id ranges, link names.
+//! What follows from an address or a name by arithmetic alone: MACs and link names.
 //!
 //! Both sides of a migration compute the same values without asking anyone. Pure.
 
 use std::fmt;
 use std::net::Ipv4Addr;
 
-use ipnet::Ipv4Net;
-
 /// First two bytes of every MAC here: locally administered, unicast, ours.
 const MAC_PREFIX: [u8; 2] = [0x02, 0xd7];
-
-/// User and group ids in one container's private range.
-pub const ID_RANGE_SIZE: u32 = 65_536;
 
 /// Start of the name of every instance's host end; [`crate::veth`] and its janitor go by it.
 pub const HOST_END_PREFIX: &str = "dv";
@@ -41,19 +36,6 @@ impl fmt::Display for Mac {
     }
 }
 
-/// Position of `ip` among the hosts of the cluster's network, 1 to 65534; `None` for addresses outside of
-/// it, for the network and broadcast addresses, and past the 65534th host.
-pub fn host_index(cluster: Ipv4Net, ip: Ipv4Addr) -> Option<u16> {
-    let usable = cluster.contains(&ip) && ip != cluster.network() && ip != cluster.broadcast();
-    let index = u32::from(ip).checked_sub(u32::from(cluster.network()))?;
-    u16::try_from(index).ok().filter(|&index| usable && index < u16::MAX)
-}
-
-/// First user and group id of the private range of the task with this host index.
-pub fn id_range_base(host_index: u16) -> u32 {
-    u32::from(host_index) * ID_RANGE_SIZE
-}
-
 /// Name of the host end of an instance's veth pair: at most 15 bytes, the same after every restart.
 pub fn host_end_name(instance: &str) -> String {
     let hash = stable_hash(instance.as_bytes());
@@ -77,30 +59,6 @@ mod tests {
         assert_eq!(Mac::of(ip).to_string(), "02:d7:0a:58:01:c8");
         assert_eq!(Mac::of(ip).ip(), Some(ip));
         assert_eq!(Mac([0x02, 0x42, 10, 88, 1, 200]).ip(), None);
-    }
-
-    #[test]
-    fn host_indexes() {
-        let check = |cluster: &str, ip: [u8; 4], want: Option<u16>| {
-            let cluster: Ipv4Net = cluster.parse().unwrap();
-            assert_eq!(host_index(cluster, ip.into()), want, "{ip:?} in {cluster}");
-        };
-        check("10.88.0.0/16", [10, 88, 0, 0], None);
-        check("10.88.0.0/16", [10, 88, 0, 1], Some(1));
-        check("10.88.0.0/16", [10, 88, 1, 0], Some(256));
-        check("10.88.0.0/16", [10, 88, 255, 254], Some(65_534));
-        check("10.88.0.0/16", [10, 88, 255, 255], None);
-        check("10.88.0.0/16", [10, 89, 0, 1], None);
-        check("10.0.0.0/8", [10, 0, 255, 255], None);
-        check("10.0.0.0/8", [10, 1, 0, 1], None);
-        check("10.88.7.0/24", [10, 88, 7, 255], None);
-        check("10.88.7.0/24", [10, 88, 7, 254], Some(254));
-    }
-
-    #[test]
-    fn the_last_id_range_fits_in_32_bits() {
-        assert_eq!(id_range_base(1), 65_536);
-        assert!(id_range_base(65_534).checked_add(ID_RANGE_SIZE - 1).is_some());
     }
 
     #[test]

@@ -23,14 +23,20 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Target: lets a restored container run.
 pub(super) async fn release(context: &Context, id: &InstanceId) -> Event {
-    if let Err(error) = leased(context, id).await {
-        // It stays held, and is tried again.
-        tracing::warn!(instance = %id, "release: {error:#}");
-        return Event::Restored { steps: Vec::new() };
+    if let Err(error) = failpoint::reach(&context.config.name, "target-committed").await {
+        return lost(context, id, &error).await;
     }
     let began_us = unix_us();
     let began = Instant::now();
-    match try_release(context, id).await {
+    let (task, lease) = match leased(context, id).await {
+        Ok(leased) => leased,
+        Err(error) => {
+            // It stays held, and is tried again.
+            tracing::warn!(instance = %id, "release: {error:#}");
+            return Event::Restored { steps: Vec::new() };
+        }
+    };
+    match try_release(context, id, &task, lease).await {
         Ok(frozen_us) => {
             let took_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
             let step = Step { side: Side::Target, name: "resume".into(), began_us, took_us };
@@ -41,15 +47,19 @@ pub(super) async fn release(context: &Context, id: &InstanceId) -> Event {
     }
 }
 
-/// Waits for a lease to run under, if the task needs one.
-async fn leased(context: &Context, id: &InstanceId) -> Result<()> {
-    start::lease(context, &assigned(context, id)?).await.map(drop)
-}
-
-async fn try_release(context: &Context, id: &InstanceId) -> Result<Option<u64>> {
-    failpoint::reach(&context.config.name, "target-committed").await?;
+/// The task, and how long it may run from now; waits for a lease if it needs one.
+async fn leased(context: &Context, id: &InstanceId) -> Result<(TaskAssignment, Option<Duration>)> {
     let task = assigned(context, id)?;
     let lease = start::lease(context, &task).await?;
+    Ok((task, lease))
+}
+
+async fn try_release(
+    context: &Context,
+    id: &InstanceId,
+    task: &TaskAssignment,
+    lease: Option<Duration>,
+) -> Result<Option<u64>> {
     let network = context.network()?;
     let name = id.to_string();
     // Its sockets are there, so nothing will be answered with a reset.
